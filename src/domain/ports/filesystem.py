@@ -1,0 +1,206 @@
+"""The file system. The domain decides names, limits and hashes; bytes stay with the adapters (D13)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+
+class FileKind(Enum):
+    FILE = "file"
+    DIRECTORY = "directory"
+    OTHER = "other"  # a symlink that leads nowhere, a device, a socket
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What a path names, symlinks followed. `inode` identifies a directory across renames."""
+
+    kind: FileKind
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry:
+    """One name in a directory; `is_link` entries have the kind of what they point to."""
+
+    name: str
+    kind: FileKind
+    is_link: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """Size of the file system that holds a path, and what a non-root process may still use. Bytes."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RootedPath:
+    """A place below `root`: `relative` has no `..`, no empty parts and is never absolute."""
+
+    root: Path
+    relative: PurePosixPath
+
+    @property
+    def path(self) -> Path:
+        """The joined path, symlinks not resolved: what the frontend gets as `local_path`."""
+        return self.root / self.relative
+
+
+class IncomingFile(Protocol):
+    """A file being written under a private name; nobody sees it before `publish`.
+
+    Exactly one of `publish` and `discard` ends it; after a crash the private file is left for a sweep.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the bytes written so far, 64 lower-case hex digits."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`.
+
+        Raises:
+            NoSpace, FileUnwritable: the bytes did not fit; discard.
+        """
+
+    async def publish(self) -> None:
+        """Make the file appear whole under its target name (fsync, rename, fsync of the directory).
+
+        An older file is replaced in the same step: a reader has the old or the new one, never a mix.
+
+        Raises:
+            NoSpace, FileUnwritable: the target is as it was.
+        """
+
+    async def discard(self) -> None:
+        """Drop what was written; idempotent, also after `publish` (then nothing happens)."""
+
+
+class OutgoingFile(Protocol):
+    """A published file opened for reading; it stays readable while open, whatever happens to its name."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size when it was opened."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The content in chunks of up to 1 MiB."""
+
+    async def close(self) -> None:
+        """Let go of the file; idempotent."""
+
+
+class FileSystem(Protocol):
+    """Files and directories. Whatever is written appears whole or not at all (D12).
+
+    Methods that take a `RootedPath` never touch anything outside its root, whatever symlinks lie
+    inside; a root that is itself a symlink is fine.
+    """
+
+    async def stat(self, path: Path) -> FileStat | None:
+        """What `path` names; None when nothing is there."""
+
+    async def list_directory(self, path: Path) -> tuple[DirectoryEntry, ...]:
+        """The entries of a directory, sorted by name.
+
+        Raises:
+            FileUnreadable: it is missing, no directory, or not ours to read.
+        """
+
+    async def make_directory(self, path: Path, *, mode: int = 0o750) -> None:
+        """Create `path` and its missing parents; one that exists is fine.
+
+        Raises:
+            FileUnwritable: it cannot be created, or a file stands in the way.
+        """
+
+    async def read(self, path: Path, *, limit_bytes: int) -> bytes:
+        """The content of a small file.
+
+        Raises:
+            FileUnreadable: missing, no regular file, larger than `limit_bytes`, or not ours to read.
+        """
+
+    async def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
+        """Write a small file whole: private temporary beside it, fsync, rename.
+
+        Raises:
+            NoSpace, FileUnwritable: the old file is untouched.
+        """
+
+    async def private_directory(self, beside: Path) -> Path:
+        """A fresh empty directory (0750) in `beside.parent`, its name hidden (leading dot) and unique.
+
+        For building a tree that `replace_directory` then puts in place.
+
+        Raises:
+            NoSpace, FileUnwritable: it cannot be created.
+        """
+
+    async def replace_directory(self, new: Path, target: Path) -> None:
+        """Put the tree `new` in place of `target` by renames; what was there is removed afterwards.
+
+        The tree is synced first. If the last rename fails the old tree is put back.
+
+        Raises:
+            NoSpace, FileUnwritable: `target` is as it was.
+        """
+
+    async def remove_tree(self, path: Path) -> None:
+        """Remove a file, a link (not what it points to) or a whole directory; a missing one is fine.
+
+        Raises:
+            FileUnwritable: something in it could not be removed.
+        """
+
+    async def space(self, path: Path) -> DiskSpace | None:
+        """Space of the file system holding the nearest existing ancestor of `path`; None if unreadable."""
+
+    async def locate(self, place: RootedPath) -> FileStat | None:
+        """What `place` names; None when nothing is there.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+        """
+
+    async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> IncomingFile:
+        """Start writing a file that will replace `place`; missing parents are created (0750).
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            NoSpace, FileUnwritable: no file can be made there (a directory stands in the way).
+        """
+
+    async def open_outgoing(self, place: RootedPath) -> OutgoingFile | None:
+        """Open a regular file for reading; None when nothing is there.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileUnreadable: a directory, or not ours to read.
+        """
+
+    async def create_empty(self, directory: Path, *, prefix: str, suffix: str) -> Path:
+        """Create an empty file (0600) of a unique name `prefix<random>suffix` and return its path.
+
+        Raises:
+            NoSpace, FileUnwritable: it cannot be created.
+        """
+
+    async def walk_files(self, place: RootedPath) -> tuple[PurePosixPath, ...] | None:
+        """Every file below the directory `place`, relative to it, in lexical walk order; links are not
+        followed but listed. None when it is missing or no directory.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+        """

@@ -1,0 +1,104 @@
+"""Processes: backends run as children in process groups of their own, their output in files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What to start.
+
+    The program runs as `directory/program.name` with `directory` as working directory, stdin from the
+    null device, and stdout and stderr appended to the two files (parents are created, mode 0700).
+    `environment` is complete: nothing is inherited besides.
+    """
+
+    program: Path
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    stdout: Path
+    stderr: Path
+
+    @property
+    def directory(self) -> Path:
+        """The working directory: where the program lies."""
+        return self.program.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessExit:
+    """How a process ended: an exit code, or the number of the signal that killed it. Exactly one is set.
+
+    Both are None where the system cannot tell (a process that is not our child).
+    """
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        return f"exit code {self.code}" if self.code is not None else "gone, exit code unknown"
+
+
+class Listening(Enum):
+    """Who listens on a port, as seen from one process."""
+
+    NOBODY = "nobody"
+    OWN = "own"  # the process or a descendant of it
+    FOREIGN = "foreign"  # somebody else
+    UNKNOWN = "unknown"  # somebody; the platform does not say who
+
+
+class StopSignal(Enum):
+    """The two signals of the stop ladder."""
+
+    TERM = "term"
+    KILL = "kill"
+
+
+class Process(Protocol):
+    """One started process and the group it leads."""
+
+    @property
+    def pid(self) -> int:
+        """Process id, equal to the id of its process group."""
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        """How the leader ended; None while it lives."""
+
+    async def wait(self) -> ProcessExit:
+        """Return when the leader has ended; any number of tasks may wait."""
+
+    def signal_group(self, signal: StopSignal) -> None:
+        """Send `signal` to every member of the group; a group that is gone is no error."""
+
+    def group_alive(self) -> bool:
+        """True while any member of the group runs, the leader or one it left behind. Zombies do not count."""
+
+    async def listening(self, port: int) -> Listening:
+        """Who listens on TCP `port` of this machine. Cheap while nobody does: made to be polled."""
+
+
+class Processes(Protocol):
+    """Starts processes. A process outlives its handle, and the worker: only `signal_group` ends it."""
+
+    async def spawn(self, spec: ProcessSpec) -> Process:
+        """Start `spec` in a new session and process group.
+
+        A program without any execute bit is made executable (mode 0700) first, as LocalAI does.
+        Source: LocalAI pkg/model/process.go.
+
+        Raises:
+            SpawnFailed: the program is missing, not a file, or the system refused.
+        """
+
+    async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
+        """The last `lines` lines of an output file, read from its last `limit_bytes` bytes only.
+
+        Undecodable bytes are replaced, control characters (colours) removed. A missing file gives "".
+        """
