@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 import anyio
@@ -13,7 +14,6 @@ from anyio.abc import TaskGroup
 from .allocate_ports import PortLease, PortPool
 from .backend import ReplicaKey
 from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed, WorkerError
-from .installed import InstalledBackend
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
@@ -40,6 +40,16 @@ _POLL_MIN_S = 0.005
 _POLL_MAX_S = 0.1
 
 
+class RunnableBackend(Protocol):
+    """What the supervisor needs to know of an installed backend: its own name and its run.sh."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def run_file(self) -> Path: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunningReplica:
     """A replica that is up: `port` on this machine answers for `key`."""
@@ -64,7 +74,7 @@ class _Entry:
     """A row of the process table; it leaves the table only when its process group is gone."""
 
     key: ReplicaKey
-    backend: InstalledBackend
+    backend: RunnableBackend
     lease: PortLease
     directory_inode: int
     stderr: Path
@@ -139,7 +149,7 @@ class Supervisor:
             if key.matches(identifier) or (identity and entry.backend.name in identity)
         )
 
-    async def start(self, key: ReplicaKey, backend: InstalledBackend, identity: frozenset[str]) -> int:
+    async def start(self, key: ReplicaKey, backend: RunnableBackend, identity: frozenset[str]) -> int:
         """Have `backend` run for `key` and return its port once it answers Health.
 
         A running process is reused if it is alive, one of `identity` (the names this backend goes by),
@@ -200,7 +210,7 @@ class Supervisor:
             for key in tuple(self._table):
                 stops.start_soon(stop_one, key)
 
-    async def _start(self, key: ReplicaKey, backend: InstalledBackend) -> int:
+    async def _start(self, key: ReplicaKey, backend: RunnableBackend) -> int:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
         lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
