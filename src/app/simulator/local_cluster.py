@@ -85,7 +85,9 @@ class WorkerProcess:
         code = await self.process.wait()
         if not self.stopping:
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            raise PartFailed(f"the worker process {self.name} ended ({how}) in the middle of its work", self.tail())
+            raise PartFailed(
+                f"the worker process {self.name} ended ({how}) in the middle of its work", self.tail()
+            )
 
     async def stop(self) -> int:
         """SIGTERM, and its exit code once it has ended.
@@ -185,7 +187,9 @@ async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator
 
 @asynccontextmanager
 async def _nats_server(directory: Path, port: int) -> AsyncIterator[None]:
-    program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    program = shutil.which(
+        "nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     if program is None:
         raise ServerMissing("nats-server")
     log = directory / "nats-server.log"
