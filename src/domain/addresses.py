@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from typing import Self
 
 from .errors import WorkerError
 
@@ -27,14 +28,13 @@ class WrongAddress(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class AddressWarning:
-    """One address setting that could not be taken as it was written, and what the worker does instead."""
+    """An address setting that could not be taken as it was written, and what follows.
 
-    variable: str
-    value: str
+    `setting`: the name of the argument of `derive_addresses`; `effect` completes its name.
+    """
+
+    setting: str
     effect: str
-
-    def __str__(self) -> str:
-        return f'{self.variable}="{self.value}" {self.effect}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +45,14 @@ class HostPort:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> "HostPort":
+    def parse(cls, text: str) -> Self:
         """The address `host:port`, `[IPv6]:port` or `:port` (host "").
 
         Raises:
             WrongAddress: there is no port, or no host that could be one.
         """
         host, port = split_host_port(text)
-        if port is None or (not host and not text.strip().startswith((":", "[]:"))):
+        if port is None or (not host and not text.strip().startswith(":")):
             raise WrongAddress(text, "host:port, like 0.0.0.0:50050 or [::]:50050")
         return cls(host, port)
 
@@ -79,7 +79,7 @@ class NodeAddresses:
         """The address the frontend dials for the backend that listens on `port`."""
         return str(HostPort(self.grpc.host, port))
 
-    def bound(self, http_port: int) -> "NodeAddresses":
+    def bound(self, http_port: int) -> Self:
         """These addresses once the file server listens on `http_port`: no advertised port stays 0 (H-25)."""
         return replace(
             self,
@@ -125,13 +125,14 @@ def derive_addresses(
         WrongAddress: `http_addr` is no address to listen on.
     """
     warnings: list[AddressWarning] = []
-    base_port = _base_port({"LOCALAI_ADDR": addr, "LOCALAI_SERVE_ADDR": serve_addr}, warnings)
+    base_port = _base_port({"addr": addr, "serve_addr": serve_addr}, warnings)
 
     machine = HostPort(hostname or "localhost", base_port)
-    variable, text = (
-        ("LOCALAI_ADVERTISE_ADDR", advertise_addr) if advertise_addr.strip() else ("LOCALAI_ADDR", addr)
-    )
-    grpc = _routable(variable, text, machine, warnings)
+    setting, text = ("advertise_addr", advertise_addr) if advertise_addr.strip() else ("addr", addr)
+    grpc = _routable(setting, text, machine, warnings)
+    if not hostname and grpc.host == machine.host:
+        effect = "leaves localhost as this node's address, because the machine has no name"
+        warnings.append(AddressWarning("advertise_addr", effect))
 
     # A machine that is known by an IPv6 address must answer there; `::` takes IPv4 too (N-B19).
     everywhere = "::" if ":" in grpc.host else "0.0.0.0"
@@ -141,7 +142,7 @@ def derive_addresses(
     else:
         http_bind = HostPort(everywhere, base_port - 1)
     http = _routable(
-        "LOCALAI_ADVERTISE_HTTP_ADDR", advertise_http_addr, HostPort(grpc.host, http_bind.port), warnings
+        "advertise_http_addr", advertise_http_addr, HostPort(grpc.host, http_bind.port), warnings
     )
     return NodeAddresses(base_port, grpc, http_bind, http, tuple(warnings))
 
@@ -161,24 +162,23 @@ def effective_max_port(configured: int, base_port: int) -> tuple[int, str]:
 
 
 def _base_port(sources: dict[str, str], warnings: list[AddressWarning]) -> int:
-    for variable, text in sources.items():
+    for setting, text in sources.items():
         if text.strip():
             port = split_host_port(text)[1]
             if port:
                 return port
             effect = f"has no port from 1 to {MAX_PORT}, so it does not say where the gRPC ports begin"
-            warnings.append(AddressWarning(variable, text, effect))
+            warnings.append(AddressWarning(setting, effect))
     return DEFAULT_BASE_PORT
 
 
-def _routable(variable: str, text: str, default: HostPort, warnings: list[AddressWarning]) -> HostPort:
+def _routable(setting: str, text: str, default: HostPort, warnings: list[AddressWarning]) -> HostPort:
     """The address `text` with what a frontend could not dial taken from `default`."""
     host, port = split_host_port(text)
     address = HostPort(default.host if _is_anywhere(host) else host, port or default.port)
     if text.strip() and (_is_anywhere(host) or not port):
-        warnings.append(
-            AddressWarning(variable, text, f"cannot be dialled by the frontend; it is told {address}")
-        )
+        effect = f"cannot be dialled by the frontend as it is; it is told {address}"
+        warnings.append(AddressWarning(setting, effect))
     return address
 
 
