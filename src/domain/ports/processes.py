@@ -12,7 +12,8 @@ class ProcessSpec:
     """What to start.
 
     The program runs as `directory/program.name` with `directory` as working directory, stdin from the
-    null device, and stdout and stderr appended to the two files (parents are created, mode 0700).
+    null device, and stdout and stderr appended to the two files. They start empty: what an earlier
+    process left there is kept beside as `<name>.previous`; missing parents are created, mode 0700.
     `environment` is complete: nothing is inherited besides.
     """
 

@@ -1,0 +1,141 @@
+"""A machine that exists in memory: its processes, what they listen on and what they print.
+
+Time is the event loop's (`anyio.current_time`), so a virtual clock moves it.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from .backend import FakeBackend
+
+_FIRST_PID = 1000
+
+
+@dataclass(kw_only=True)
+class FakeProgram:
+    """What a fake run.sh does. Times are seconds after its start; `math.inf` is never.
+
+    `backend` is served on the port of `--addr` from `listens_after_s` on. `term_s` is how long the leader
+    takes to obey TERM; `child_outlives` leaves a group member behind that only KILL ends.
+    """
+
+    backend: FakeBackend = field(default_factory=FakeBackend)
+    listens_after_s: float = 0.0
+    exits_after_s: float = math.inf
+    exit_code: int = 0
+    stderr: str = ""
+    term_s: float = 0.0
+    child_outlives: bool = False
+
+
+@dataclass(eq=False)
+class FakeProcess:
+    """A started `FakeProgram`; its state follows from the time, there is no task behind it."""
+
+    machine: "InMemoryMachine"
+    pid: int
+    spec: ProcessSpec
+    program: FakeProgram
+    backend: FakeBackend
+    started_s: float
+    _ends_s: float
+    _ended_as: ProcessExit
+    _child_killed: bool = False
+    _changed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        return self._ended_as if anyio.current_time() >= self._ends_s else None
+
+    async def wait(self) -> ProcessExit:
+        while (ended := self.exit) is None:
+            with anyio.move_on_after(self._ends_s - anyio.current_time()):
+                await self._changed.wait()
+        await anyio.lowlevel.checkpoint()
+        return ended
+
+    def signal_group(self, signal: StopSignal) -> None:
+        if signal is StopSignal.KILL:
+            self._child_killed = True
+            self.end(ProcessExit(signal=9))
+        else:
+            self.end(ProcessExit(signal=15), in_s=self.program.term_s)
+
+    def end(self, how: ProcessExit, *, in_s: float = 0.0) -> None:
+        """Let the leader end `in_s` seconds from now (a test crashes it here); an earlier end stays."""
+        ends_s = anyio.current_time() + in_s
+        if ends_s < self._ends_s:
+            self._ends_s, self._ended_as = ends_s, how
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    def group_alive(self) -> bool:
+        return self.exit is None or (self.program.child_outlives and not self._child_killed)
+
+    async def listening(self, port: int) -> Listening:
+        await anyio.lowlevel.checkpoint()
+        owner = self.machine.listener(port)
+        if owner is None:
+            return Listening.NOBODY
+        return Listening.OWN if owner is self.backend else Listening.FOREIGN
+
+    @property
+    def port(self) -> int:
+        """The port of `--addr host:port`, as LocalAI starts every backend; 0 without one."""
+        arguments = self.spec.arguments
+        if "--addr" not in arguments:
+            return 0
+        return int(arguments[arguments.index("--addr") + 1].rpartition(":")[2])
+
+    def serves(self, port: int) -> bool:
+        """Whether its backend listens on `port` now."""
+        ready_s = self.started_s + self.program.listens_after_s
+        return self.exit is None and port == self.port and anyio.current_time() >= ready_s
+
+
+@dataclass
+class InMemoryMachine:
+    """Processes and listeners that the in-memory adapters share.
+
+    `strangers` are listeners of other programs: port to the backend that answers there (a test steals a
+    port here).
+    """
+
+    processes: list[FakeProcess] = field(default_factory=list)
+    strangers: dict[int, FakeBackend] = field(default_factory=dict)
+    outputs: dict[Path, str] = field(default_factory=dict)
+
+    def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
+        """Run `program` as `spec` says; its stderr is there at once."""
+        now_s = anyio.current_time()
+        for path, text in ((spec.stdout, ""), (spec.stderr, program.stderr)):
+            if path in self.outputs:
+                self.outputs[path.with_name(path.name + ".previous")] = self.outputs[path]
+            self.outputs[path] = text
+        process = FakeProcess(
+            self,
+            _FIRST_PID + len(self.processes),
+            spec,
+            program,
+            program.backend.started(spec.environment),
+            now_s,
+            now_s + program.exits_after_s,
+            ProcessExit(code=program.exit_code),
+        )
+        self.processes.append(process)
+        return process
+
+    def listener(self, port: int) -> FakeBackend | None:
+        """Who answers on `port` now; a stranger wins, as it was there first."""
+        if port in self.strangers:
+            return self.strangers[port]
+        return next((process.backend for process in self.processes if process.serves(port)), None)
+
+    @property
+    def running(self) -> tuple[FakeProcess, ...]:
+        """The processes that live, oldest first."""
+        return tuple(process for process in self.processes if process.exit is None)

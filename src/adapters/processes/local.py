@@ -1,0 +1,156 @@
+"""Real processes: one group per backend, output in files, ends noticed by pidfd."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from anyio import to_thread
+
+from ...domain.errors import SpawnFailed
+from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from .listeners import who_listens
+from .proc_table import all_processes, readable
+
+_SIGNALS = {StopSignal.TERM: signal.SIGTERM, StopSignal.KILL: signal.SIGKILL}
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass
+class LocalProcess:
+    """One child and the group it leads; reaped by its own pid, never by `wait(-1)` (N-B9)."""
+
+    popen: subprocess.Popen[bytes]
+    _ended: asyncio.Event = field(default_factory=asyncio.Event)
+    _exit: ProcessExit | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        if self._exit is None:
+            self._reap()
+        return self._exit
+
+    async def wait(self) -> ProcessExit:
+        while (ended := self.exit) is None:
+            await self._ended.wait()
+        return ended
+
+    def signal_group(self, signal: StopSignal) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, _SIGNALS[signal])
+
+    def group_alive(self) -> bool:
+        if self.exit is None:
+            return True
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # a member changed its user; it lives
+            return True
+        return _any_running_member(self.pid)
+
+    async def listening(self, port: int) -> Listening:
+        return await who_listens(port, self.pid)
+
+    def watch(self) -> None:
+        """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
+        loop = asyncio.get_running_loop()
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+
+            def wait_in_thread() -> None:
+                self.popen.wait()
+                with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                    loop.call_soon_threadsafe(self._reap)
+
+            threading.Thread(target=wait_in_thread, daemon=True, name=f"wait-{self.pid}").start()
+            return
+
+        def ended() -> None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            self._reap()
+
+        loop.add_reader(descriptor, ended)
+
+    def _reap(self) -> None:
+        code = self.popen.poll()
+        if code is not None and self._exit is None:
+            self._exit = ProcessExit(code=code) if code >= 0 else ProcessExit(signal=-code)
+            self._ended.set()
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """`Processes` on this machine."""
+
+    async def spawn(self, spec: ProcessSpec) -> LocalProcess:
+        try:
+            popen = await to_thread.run_sync(_start, spec)
+        except OSError as error:
+            raise SpawnFailed(spec.program, error.strerror or str(error)) from error
+        process = LocalProcess(popen)
+        process.watch()
+        return process
+
+    async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
+        return await to_thread.run_sync(_read_tail, path, lines, limit_bytes)
+
+
+def _start(spec: ProcessSpec) -> subprocess.Popen[bytes]:
+    mode = spec.program.stat().st_mode
+    if not spec.program.is_file():
+        raise IsADirectoryError(21, "not a regular file")
+    if not mode & 0o111:
+        spec.program.chmod(0o700)
+    for path in (spec.stdout, spec.stderr):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.exists():
+            path.replace(path.with_name(path.name + ".previous"))
+    with _append(spec.stdout) as stdout, _append(spec.stderr) as stderr:
+        return subprocess.Popen(
+            [spec.program.name, *spec.arguments],
+            executable=spec.program,
+            cwd=spec.directory,
+            env=dict(spec.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+def _append(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640), "ab")
+
+
+def _any_running_member(group: int) -> bool:
+    """Whether a member of `group` runs that is no zombie; True where the system does not tell."""
+    if not readable():
+        return True
+    return any(process.group == group and process.state not in {"Z", "X"} for process in all_processes())
+
+
+def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit_bytes))
+            text = file.read(limit_bytes).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,97 @@
+"""The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+
+from ..domain.enrol import Enrolment
+from ..domain.node import NodeId
+from ..domain.ports.bus import MessageBus
+from ..domain.receive_files import ReceiveFiles
+from ..domain.supervise import Supervisor
+from .control_plane import ControlPlane
+
+log = logging.getLogger(__name__)
+
+
+class FileServer(Protocol):
+    """The node's HTTP server."""
+
+    def bind(self) -> None:
+        """Take the port, so that a conflict shows before anything else happens."""
+
+    async def serve(self, *, task_status: TaskStatus[None]) -> None:
+        """Serve until cancelled; reports once it accepts connections."""
+
+
+@dataclass
+class Worker:
+    """All parts of one worker, already wired.
+
+    `stop_requested` ends it in good order: a signal or the frontend's node stop sets it. `hurry` cuts the
+    wait for requests in flight short: a second signal sets it. Times are seconds.
+    """
+
+    bus: MessageBus
+    enrolment: Enrolment
+    control: ControlPlane
+    supervisor: Supervisor
+    files: ReceiveFiles
+    http: FileServer
+    stop_requested: anyio.Event
+    hurry: anyio.Event = field(default_factory=anyio.Event)
+    deregister_s: float = 25.0
+    close_s: float = 10.0
+
+    async def run(self, *, task_status: TaskStatus[NodeId] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Come up, serve until stopped or cancelled, go down; reports the node id once it takes commands.
+
+        Up: directories and HTTP port, message bus, registration, subscriptions, heartbeats. The node
+        registers only when it could serve, because a router may pick it at once (H-20).
+
+        Raises:
+            WorkerError: why it cannot come up, or what ended it.
+        """
+        await self.files.prepare()
+        self.http.bind()
+        async with anyio.create_task_group() as serving:
+            await serving.start(self.http.serve)
+            async with self.supervisor.running():
+                try:
+                    async with anyio.create_task_group() as life:
+                        life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
+                        await self.bus.open()
+                        node_id = await self.enrolment.register()
+                        await serving.start(self.control.serve, node_id)
+                        log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
+                        task_status.started(node_id)
+                        await self.enrolment.beat_forever()
+                finally:
+                    # Often we are here because of cancellation, which would abort these awaits too; each
+                    # step has a bound of its own.
+                    with anyio.CancelScope(shield=True):
+                        await self._go_down()
+            serving.cancel_scope.cancel()
+
+    async def _go_down(self) -> None:
+        log.info("stopping: no new work, draining")
+        self.supervisor.refuse_new_work()
+        async with anyio.create_task_group() as draining:
+            draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)
+            await self.enrolment.drain()
+            draining.cancel_scope.cancel()
+        await self.supervisor.stop_all(force=self.hurry.is_set())
+        with anyio.move_on_after(self.deregister_s):
+            await self.enrolment.deregister()
+        with anyio.move_on_after(self.close_s):
+            await self.control.close()
+            await self.bus.close()
+        log.info("stopped")
+
+
+async def _cancel_when_set(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

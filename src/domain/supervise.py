@@ -1,0 +1,357 @@
+"""Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .allocate_ports import PortLease, PortPool
+from .backend import ReplicaKey
+from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed, WorkerError
+from .ports.backend_client import BackendClient
+from .ports.filesystem import FileSystem
+from .ports.network import Network
+from .ports.processes import Listening, Process, Processes, ProcessSpec
+from .stop_group import StopLadder
+from .supervision_errors import (
+    BackendDied,
+    BackendNotReady,
+    BackendNotStarted,
+    StoppedDuringStartup,
+    SupervisorClosed,
+)
+
+log = logging.getLogger(__name__)
+
+_HEALTH_CALL_S = 2.0  # one Health call; the seed's figure
+_FREE_S = 5.0  # Free is given this long (N-B33)
+_TAIL_LINES = 20  # of stderr in a reply, as LocalAI shows
+_TAIL_BYTES = 16 * 1024  # and never more than this (N-B30)
+# Polls follow the time already waited: a start is never lengthened by more than 1 %, nor polled faster
+# than every 5 ms or slower than every 100 ms.
+_POLL_SHARE = 0.01
+_POLL_MIN_S = 0.005
+_POLL_MAX_S = 0.1
+
+
+class RunnableBackend(Protocol):
+    """What the supervisor needs to know of an installed backend: its own name and its run.sh."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def run_file(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunningReplica:
+    """A replica that is up: `port` on this machine answers for `key`."""
+
+    key: ReplicaKey
+    backend: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What a stop did; `free_error` is why Free failed, "" when it worked or was skipped."""
+
+    key: ReplicaKey
+    freed: bool = False
+    free_error: str = ""
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A row of the process table; it leaves the table only when its process group is gone."""
+
+    key: ReplicaKey
+    backend: RunnableBackend
+    lease: PortLease
+    directory_inode: int
+    stderr: Path
+    process: Process | None = None
+    ready: bool = False
+    stopping: bool = False
+    failure: WorkerError | None = None
+    launched: anyio.Event = field(default_factory=anyio.Event)  # spawned, or could not be
+    settled: anyio.Event = field(default_factory=anyio.Event)  # ready, or failed
+    stop_over: anyio.Event = field(default_factory=anyio.Event)  # the stop under way has ended, well or not
+    survived: WorkerError | None = None  # why the last stop did not end the group
+
+
+@dataclass
+class Supervisor:
+    """Starts, watches and stops the backend processes of this node.
+
+    `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
+    Use it inside `async with supervisor.running():`, which owns the tasks that watch for deaths and, on
+    leaving, makes sure that nothing is left.
+    """
+
+    processes: Processes
+    client: BackendClient
+    filesystem: FileSystem
+    network: Network
+    ports: PortPool
+    environment: Mapping[str, str]
+    output_directory: Path
+    ready_timeout_s: float = 30.0
+    ladder: StopLadder = field(default_factory=StopLadder)
+    _table: dict[ReplicaKey, _Entry] = field(default_factory=dict)
+    _tasks: TaskGroup | None = None
+    _closing: bool = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The time in which backends may run; ends with every one of them stopped."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                try:
+                    yield
+                finally:
+                    self._closing = True
+                    with anyio.CancelScope(shield=True):
+                        await self.stop_all(force=True)
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._tasks = None
+
+    def refuse_new_work(self) -> None:
+        """From now on `start` raises SupervisorClosed: the worker is shutting down (N-B11)."""
+        self._closing = True
+
+    @property
+    def replicas(self) -> tuple[RunningReplica, ...]:
+        """Replicas that are up and not being stopped."""
+        return tuple(
+            RunningReplica(entry.key, entry.backend.name, entry.lease.port, entry.process.pid)
+            for entry in self._table.values()
+            if entry.ready and not entry.stopping and entry.process is not None and entry.process.exit is None
+        )
+
+    def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
+        """Keys in the table that `identifier` means: an exact key, a model id with all its replicas, or a
+        backend (`identity`: the names it goes by).
+        """
+        return tuple(
+            key
+            for key, entry in self._table.items()
+            if key.matches(identifier) or (identity and entry.backend.name in identity)
+        )
+
+    async def start(self, key: ReplicaKey, backend: RunnableBackend, identity: frozenset[str]) -> int:
+        """Have `backend` run for `key` and return its port once it answers Health.
+
+        A running process is reused if it is alive, one of `identity` (the names this backend goes by),
+        and its directory is still the one it started from; otherwise it is stopped first. Concurrent
+        calls for one key share one start.
+
+        Raises:
+            SupervisorClosed: the worker is shutting down.
+            NoFreePort, BackendNotStarted, BackendDied, BackendNotReady, StoppedDuringStartup: why the
+                process is not up; nothing is left of it and its port rests.
+        """
+        while (entry := self._table.get(key)) is not None:
+            if entry.stopping:
+                await entry.stop_over.wait()  # bounded by the stop ladder (N-B40)
+            elif not entry.settled.is_set():
+                await entry.settled.wait()  # bounded by the ready timeout
+                if entry.failure is not None:
+                    raise entry.failure
+            elif await self._reusable(entry, identity):
+                return entry.lease.port
+            else:
+                await self.stop(key)
+        return await self._start(key, backend)
+
+    async def stop(self, key: ReplicaKey, *, force: bool = False) -> Stopped | None:
+        """Stop the process of `key`: Free (unless `force`), then the ladder; None when there is none.
+
+        Runs to its end even if the caller is cancelled; a stop already under way is waited for.
+
+        Raises:
+            GroupSurvived: the group outlived KILL; entry and port stay taken.
+        """
+        entry = self._table.get(key)
+        if entry is None:
+            return None
+        if entry.stopping:
+            await entry.stop_over.wait()  # report only after death (N-B39)
+            if entry.survived is not None:
+                raise entry.survived
+            return Stopped(key)
+        entry.stopping = True
+        with anyio.CancelScope(shield=True):
+            await entry.launched.wait()  # a spawn takes milliseconds; a process must not slip through
+            free_error = "" if force or not entry.ready else await self._free(entry)
+            await self._end(entry)
+        return Stopped(key, freed=entry.ready and not force and not free_error, free_error=free_error)
+
+    async def stop_all(self, *, force: bool = False) -> None:
+        """Stop every process at the same time; one that survives is logged and does not hold up the rest."""
+
+        async def stop_one(key: ReplicaKey) -> None:
+            try:
+                await self.stop(key, force=force)
+            except WorkerError as error:
+                log.error("stop failed: replica=%s error=%s", key, error)
+
+        async with anyio.create_task_group() as stops:
+            for key in tuple(self._table):
+                stops.start_soon(stop_one, key)
+
+    async def _start(self, key: ReplicaKey, backend: RunnableBackend) -> int:
+        if self._closing or self._tasks is None:
+            raise SupervisorClosed(key)
+        lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
+        stderr = self.output_directory / f"{_file_name(key)}.stderr.log"
+        entry = self._table[key] = _Entry(key, backend, lease, 0, stderr)
+        try:
+            try:
+                await self._launch(entry)
+            finally:
+                entry.launched.set()
+            await self._until_ready(entry)
+            entry.ready = True
+            log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
+        except BaseException as error:
+            entry.failure = error if isinstance(error, WorkerError) else StoppedDuringStartup(key)
+            if not entry.stopping:
+                await self._clean_up(entry)
+            raise
+        finally:
+            entry.settled.set()
+        return lease.port
+
+    async def _launch(self, entry: _Entry) -> None:
+        program = entry.backend.run_file
+        directory = await self.filesystem.stat(program.parent)
+        entry.directory_inode = directory.inode if directory else 0
+        spec = ProcessSpec(
+            program=program,
+            arguments=("--addr", f"0.0.0.0:{entry.lease.port}"),
+            environment={**self.environment, **await self._vulkan_drivers(program.parent)},
+            stdout=entry.stderr.with_name(entry.stderr.name.replace(".stderr.", ".stdout.")),
+            stderr=entry.stderr,
+        )
+        try:
+            # Shielded: a cancelled spawn could leave a process that nobody knows of.
+            with anyio.CancelScope(shield=True):
+                entry.process = await self.processes.spawn(spec)
+        except SpawnFailed as error:
+            raise BackendNotStarted(entry.key, error) from error
+        assert self._tasks is not None  # checked by _start
+        self._tasks.start_soon(self._watch, entry, entry.process)
+
+    async def _vulkan_drivers(self, directory: Path) -> dict[str, str]:
+        """Newer backends bring their Vulkan drivers; without these names they run on the CPU (G-F22)."""
+        manifests = directory / "vulkan" / "icd.d"
+        if await self.filesystem.stat(manifests) is None:
+            return {}
+        names = [entry.name for entry in await self.filesystem.list_directory(manifests)]
+        listed = ":".join(str(manifests / name) for name in names if name.endswith(".json"))
+        return {"VK_DRIVER_FILES": listed, "VK_ICD_FILENAMES": listed} if listed else {}
+
+    async def _until_ready(self, entry: _Entry) -> None:
+        """Return when the child lives, the listener on its port is its own, and Health says OK (D6)."""
+        process = entry.process
+        assert process is not None  # set by _launch
+        address = f"127.0.0.1:{entry.lease.port}"
+        began_s = anyio.current_time()
+        last = "nobody listens on its port"
+        with anyio.move_on_after(self.ready_timeout_s):
+            while True:
+                if entry.stopping:
+                    raise StoppedDuringStartup(entry.key)
+                if process.exit is not None:
+                    raise BackendDied(entry.key, process.exit, await self._tail(entry))
+                listening = await process.listening(entry.lease.port)
+                if listening in {Listening.OWN, Listening.UNKNOWN}:
+                    try:
+                        await self.client.health(address, timeout_s=_HEALTH_CALL_S)
+                    except (BackendUnavailable, BackendUnhealthy) as error:
+                        last = str(error)
+                    else:
+                        if process.exit is None and not entry.stopping:
+                            return
+                        continue
+                elif listening is Listening.FOREIGN:
+                    last = f"another program listens on port {entry.lease.port}"
+                waited_s = anyio.current_time() - began_s
+                await anyio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_MIN_S), _POLL_MAX_S))
+        raise BackendNotReady(entry.key, self.ready_timeout_s, last, await self._tail(entry))
+
+    async def _watch(self, entry: _Entry, process: Process) -> None:
+        """Report an unexpected death at once and clean up behind it; no restart (D14)."""
+        ended = await process.wait()
+        if entry.stopping or not entry.ready:
+            return  # a stop or the start itself deals with it
+        tail = (await self._tail(entry)).splitlines()
+        log.warning(
+            "backend died: replica=%s pid=%d how=%s last_stderr=%r",
+            entry.key,
+            process.pid,
+            ended,
+            tail[-1] if tail else "",
+        )
+        if not entry.stopping:
+            await self._clean_up(entry)
+
+    async def _clean_up(self, entry: _Entry) -> None:
+        """End what is left of a process nobody asked to stop; a survivor keeps its entry and its port."""
+        entry.stopping = True
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._end(entry)
+        except WorkerError as error:
+            log.error("clean-up failed: replica=%s error=%s", entry.key, error)
+
+    async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
+        alive = entry.process is not None and entry.process.exit is None
+        if not alive or entry.backend.name not in identity:
+            return False
+        directory = await self.filesystem.stat(entry.backend.run_file.parent)
+        return directory is not None and directory.inode == entry.directory_inode
+
+    async def _free(self, entry: _Entry) -> str:
+        try:
+            await self.client.free(f"127.0.0.1:{entry.lease.port}", timeout_s=_FREE_S)
+        except (BackendUnavailable, BackendUnhealthy) as error:
+            log.debug("free failed: replica=%s error=%s", entry.key, error)
+            return str(error)
+        return ""
+
+    async def _end(self, entry: _Entry) -> None:
+        """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
+        try:
+            if entry.process is not None:
+                await self.ladder.descend(entry.key, entry.process)
+                log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
+        except WorkerError as error:
+            # It lives: entry and port stay taken, and a later stop may try again.
+            entry.survived, entry.stopping = error, False
+            over, entry.stop_over = entry.stop_over, anyio.Event()
+            over.set()
+            raise
+        self.ports.release(entry.lease, now_s=anyio.current_time())
+        del self._table[entry.key]
+        entry.survived = None
+        entry.stop_over.set()
+
+    async def _tail(self, entry: _Entry) -> str:
+        return await self.processes.tail(entry.stderr, lines=_TAIL_LINES, limit_bytes=_TAIL_BYTES)
+
+
+def _file_name(key: ReplicaKey) -> str:
+    """A file name for `key`: readable, unique, and short enough for every file system."""
+    return quote(str(key), safe="#@+ ")[:180]

@@ -1,0 +1,300 @@
+"""The promises of the `Processes` port, held by real processes and by the in-memory machine alike."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import pytest
+
+from localai_worker.adapters.memory.backend import FakeBackend
+from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
+from localai_worker.adapters.memory.processes import InMemoryProcesses
+from localai_worker.adapters.processes.local import LocalProcesses
+from localai_worker.domain.errors import SpawnFailed
+from localai_worker.domain.ports.processes import (
+    Listening,
+    Process,
+    Processes,
+    ProcessExit,
+    ProcessSpec,
+    StopSignal,
+)
+from tests.free_ports import free_port
+
+_LISTENER = """
+import socket, sys, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("0.0.0.0", int(sys.argv[sys.argv.index("--addr") + 1].rpartition(":")[2])))
+listener.listen()
+time.sleep(60)
+"""
+
+
+class Stage(Protocol):
+    """Prepares programs of a given behaviour, and makes sure that nothing outlives the test."""
+
+    processes: Processes
+
+    def program(self, name: str) -> ProcessSpec:
+        """`sleeps`, `fails` (exit 3, two lines on stderr), `stubborn` (ignores TERM), `leaves_child`,
+        `listens`, `listens_in_child`, `missing`; each is given `--addr 0.0.0.0:<port>`.
+        """
+
+    def output(self, path: Path) -> str: ...
+
+    def occupy(self, port: int) -> None:
+        """Have another program listen on `port`."""
+
+    def port_of(self, spec: ProcessSpec) -> int: ...
+
+
+_SCRIPTS = {
+    "sleeps": "exec sleep 60",
+    "fails": "echo first >&2; echo 'last \033[31mred\033[0m words' >&2; exit 3",
+    "stubborn": "trap '' TERM; echo up; while :; do sleep 1; done",
+    "leaves_child": "(trap '' TERM; exec sleep 60) & echo up; sleep 60",
+    "listens": f'exec {sys.executable} listen.py "$@"',
+    "listens_in_child": f'{sys.executable} listen.py "$@" & wait',
+}
+
+
+@dataclass
+class LocalStage:
+    directory: Path
+    processes: LocalProcesses = field(default_factory=LocalProcesses)
+    occupants: list[int] = field(default_factory=list)
+
+    def program(self, name: str) -> ProcessSpec:
+        home = self.directory / name
+        home.mkdir(exist_ok=True)
+        if name in _SCRIPTS:
+            (home / "run.sh").write_text(f"#!/bin/sh\n{_SCRIPTS[name]}\n")
+            (home / "listen.py").write_text(_LISTENER)
+        return _spec(home)
+
+    def output(self, path: Path) -> str:
+        return path.read_text() if path.exists() else ""
+
+    def occupy(self, port: int) -> None:
+        self.occupants.append(
+            os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", _LISTENER, "--addr", f":{port}"])
+        )
+
+    def port_of(self, spec: ProcessSpec) -> int:
+        return int(spec.arguments[1].rpartition(":")[2])
+
+
+@dataclass
+class MemoryStage:
+    directory: Path
+    machine: InMemoryMachine = field(default_factory=InMemoryMachine)
+    processes: InMemoryProcesses = field(init=False)
+
+    def __post_init__(self) -> None:
+        never = float("inf")
+        self.processes = InMemoryProcesses(
+            self.machine,
+            {
+                "sleeps": FakeProgram(listens_after_s=never),
+                "fails": FakeProgram(exits_after_s=0, exit_code=3, stderr="first\nlast red words\n"),
+                "stubborn": FakeProgram(listens_after_s=never, term_s=never),
+                "leaves_child": FakeProgram(listens_after_s=never, child_outlives=True),
+                "listens": FakeProgram(),
+                "listens_in_child": FakeProgram(),
+            },
+        )
+
+    def program(self, name: str) -> ProcessSpec:
+        return _spec(self.directory / name)
+
+    def output(self, path: Path) -> str:
+        return self.machine.outputs.get(path, "")
+
+    def occupy(self, port: int) -> None:
+        self.machine.strangers[port] = FakeBackend()
+
+    def port_of(self, spec: ProcessSpec) -> int:
+        return int(spec.arguments[1].rpartition(":")[2])
+
+
+def _spec(home: Path) -> ProcessSpec:
+    return ProcessSpec(
+        program=home / "run.sh",
+        arguments=("--addr", f"0.0.0.0:{free_port()}"),
+        environment={"PATH": os.environ["PATH"], "GREETING": "hello"},
+        stdout=home.parent / "logs" / f"{home.name}.out",
+        stderr=home.parent / "logs" / f"{home.name}.err",
+    )
+
+
+Spawn = Callable[[ProcessSpec], Awaitable[Process]]
+
+
+@pytest.fixture(params=["memory", "local"])
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    if request.param == "memory":
+        yield MemoryStage(tmp_path)
+        return
+    local = LocalStage(tmp_path)
+    yield local
+    for pid in local.occupants:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+async def spawn(stage: Stage) -> AsyncIterator[Spawn]:
+    """Starts processes and ends their groups after the test."""
+    started: list[Process] = []
+
+    async def start(spec: ProcessSpec) -> Process:
+        process = await stage.processes.spawn(spec)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.signal_group(StopSignal.KILL)
+        with anyio.fail_after(5):
+            await process.wait()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+async def _until_listening(process: Process, port: int) -> Listening:
+    with anyio.fail_after(10):
+        while (seen := await process.listening(port)) is Listening.NOBODY:
+            await anyio.sleep(0.01)
+    return seen
+
+
+async def test_a_running_process_has_no_exit(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("sleeps"))
+    assert process.exit is None
+    assert process.group_alive()
+    assert process.pid > 0
+
+
+async def test_the_exit_code_and_the_last_words_of_a_failing_process_are_known(
+    stage: Stage, spawn: Spawn
+) -> None:
+    spec = stage.program("fails")
+    process = await spawn(spec)
+    with anyio.fail_after(5):
+        assert await process.wait() == ProcessExit(code=3)
+    assert process.exit == ProcessExit(code=3)
+    assert not process.group_alive()
+    tail = await stage.processes.tail(spec.stderr, lines=20, limit_bytes=1024)
+    assert tail == "first\nlast red words"
+
+
+async def test_many_tasks_may_wait_for_one_process(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("sleeps"))
+    seen: list[ProcessExit] = []
+
+    async def wait() -> None:
+        seen.append(await process.wait())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(wait)
+        await anyio.lowlevel.checkpoint()
+        process.signal_group(StopSignal.TERM)
+    assert seen == [ProcessExit(signal=15)] * 3
+
+
+async def test_term_ends_a_willing_group_and_a_second_signal_is_no_error(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("sleeps"))
+    process.signal_group(StopSignal.TERM)
+    with anyio.fail_after(5):
+        assert (await process.wait()).signal == 15
+    process.signal_group(StopSignal.TERM)
+    process.signal_group(StopSignal.KILL)
+    assert not process.group_alive()
+
+
+async def test_kill_ends_what_ignores_term(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("stubborn"))
+    if isinstance(stage, LocalStage):
+        await _until(lambda: stage.output(stage.program("stubborn").stdout) == "up\n")
+    process.signal_group(StopSignal.TERM)
+    with anyio.move_on_after(0.05):
+        await process.wait()
+    assert process.exit is None
+    process.signal_group(StopSignal.KILL)
+    with anyio.fail_after(5):
+        assert (await process.wait()).signal == 9
+    await _until(lambda: not process.group_alive())
+
+
+async def test_a_group_lives_as_long_as_any_member(stage: Stage, spawn: Spawn) -> None:
+    """N-B8: a child that ignores TERM outlives its leader and still counts."""
+    spec = stage.program("leaves_child")
+    process = await spawn(spec)
+    if isinstance(stage, LocalStage):
+        await _until(lambda: stage.output(spec.stdout) == "up\n")
+    process.signal_group(StopSignal.TERM)
+    with anyio.fail_after(5):
+        await process.wait()
+    assert process.group_alive()
+    process.signal_group(StopSignal.KILL)
+    await _until(lambda: not process.group_alive())
+
+
+@pytest.mark.parametrize("name", ["listens", "listens_in_child"])
+async def test_a_listener_of_the_process_or_its_children_is_its_own(
+    stage: Stage, spawn: Spawn, name: str
+) -> None:
+    spec = stage.program(name)
+    process = await spawn(spec)
+    assert await _until_listening(process, stage.port_of(spec)) is Listening.OWN
+
+
+async def test_nobody_listens_on_a_silent_port(stage: Stage, spawn: Spawn) -> None:
+    spec = stage.program("sleeps")
+    process = await spawn(spec)
+    assert await process.listening(stage.port_of(spec)) is Listening.NOBODY
+
+
+async def test_a_listener_of_another_program_is_foreign(stage: Stage, spawn: Spawn) -> None:
+    """N-B16: whoever else answers on the port is not taken for the backend."""
+    spec = stage.program("sleeps")
+    stage.occupy(stage.port_of(spec))
+    process = await spawn(spec)
+    assert await _until_listening(process, stage.port_of(spec)) is Listening.FOREIGN
+
+
+async def test_a_missing_program_is_refused(stage: Stage) -> None:
+    with pytest.raises(SpawnFailed) as caught:
+        await stage.processes.spawn(stage.program("missing"))
+    assert caught.value.program.name == "run.sh"
+    assert "No such file" in str(caught.value)
+
+
+async def test_output_of_an_earlier_process_is_kept_beside_the_new(stage: Stage, spawn: Spawn) -> None:
+    spec = stage.program("fails")
+    for _ in range(2):
+        with anyio.fail_after(5):
+            await (await spawn(spec)).wait()
+    assert stage.output(spec.stderr).startswith("first")
+    assert stage.output(spec.stderr).count("first") == 1
+    assert stage.output(spec.stderr.with_name(spec.stderr.name + ".previous")).count("first") == 1
+
+
+async def test_the_tail_is_bounded_in_lines_and_bytes(stage: Stage, spawn: Spawn) -> None:
+    """N-B30: a backend that prints without end does not fill a reply."""
+    spec = stage.program("fails")
+    with anyio.fail_after(5):
+        await (await spawn(spec)).wait()
+    assert await stage.processes.tail(spec.stderr, lines=1, limit_bytes=1024) == "last red words"
+    assert await stage.processes.tail(spec.stderr, lines=9, limit_bytes=6) == "words"
+    assert await stage.processes.tail(spec.stderr.with_name("none"), lines=9, limit_bytes=6) == ""
