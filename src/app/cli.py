@@ -53,7 +53,7 @@ def run(context: typer.Context) -> None:
         )
         for warning in warnings:
             log.warning("%s", warning)
-        from .run import run_worker  # type: ignore[import-not-found]  # comes with the worker's assembly
+        from .run import run_worker
 
         code: int = run_worker(settings, environment)
         return code
