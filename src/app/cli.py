@@ -96,7 +96,7 @@ def demo(
     """Play the whole story on this machine: frontend, worker, backend, model, embeddings."""
 
     def work() -> int:
-        from .demo.command import run_demo  # type: ignore[import-not-found]  # comes with the demo
+        from .demo.command import run_demo
 
         code: int = run_demo(bus=bus.value, keep=keep, timeout_s=timeout)
         return code

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from ..domain.errors import WorkerError
-from .container import Container
+from .container import Container, build_worker
 from .settings import Settings
 from .worker import Worker
 
@@ -29,7 +29,7 @@ def run_worker(settings: Settings, environment: Mapping[str, str]) -> int:
 
 async def _run_until_stopped(settings: Settings, environment: Mapping[str, str]) -> None:
     # Built inside the loop: some parts (events, the gRPC client) belong to it.
-    worker = Container(settings=settings, environment=environment).worker()
+    worker = await build_worker(Container(settings=settings, environment=environment))
     async with anyio.create_task_group() as tasks:
         await tasks.start(_obey_signals, worker)
         await worker.run()

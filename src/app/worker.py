@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 from ..domain.enrol import Enrolment
 from ..domain.node import NodeId
 from ..domain.ports.bus import MessageBus
+from ..domain.ports.frontend import FrontendClient
 from ..domain.receive_files import ReceiveFiles
 from ..domain.supervise import Supervisor
 from .control_plane import ControlPlane
@@ -20,10 +21,10 @@ log = logging.getLogger(__name__)
 class FileServer(Protocol):
     """The node's HTTP server."""
 
-    def bind(self) -> None:
-        """Take the port, so that a conflict shows before anything else happens."""
+    def bind(self) -> int:
+        """Take the port, so that a conflict shows before anything else happens; returns it."""
 
-    async def serve(self, *, task_status: TaskStatus[None]) -> None:
+    async def serve(self, *, task_status: TaskStatus[int]) -> None:
         """Serve until cancelled; reports once it accepts connections."""
 
 
@@ -36,6 +37,7 @@ class Worker:
     """
 
     bus: MessageBus
+    frontend: FrontendClient
     enrolment: Enrolment
     control: ControlPlane
     supervisor: Supervisor
@@ -89,6 +91,7 @@ class Worker:
         with anyio.move_on_after(self.close_s):
             await self.control.close()
             await self.bus.close()
+            await self.frontend.close()
         log.info("stopped")
 
 
