@@ -1,0 +1,66 @@
+"""The demo in one process: every adapter in memory, no network, no download, the same story."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from ...domain.galleries import Gallery
+from ..container import Container, build_worker
+from ..memory_container import InMemoryContainer
+from ..simulator.frontend import SimulatedFrontend
+from ..worker import Worker
+from .leftovers import Leftover
+from .story import BACKEND, DemoFailed
+
+_NODE = "demo-node"
+_INDEX = "file:///node/backends/gallery.yaml"
+_PAYLOAD = "ocifile:///images/minilm.tar"
+_STOPS_S = 30.0
+
+
+@dataclass
+class MemoryStage:
+    """A `Stage` around an `InMemoryContainer`; `files` are stand-ins for the model's files."""
+
+    container: Container
+    frontend: SimulatedFrontend
+    tasks: anyio.abc.TaskGroup
+    files: Mapping[str, Path]
+    node_name: str = _NODE
+    _worker: Worker | None = field(default=None, init=False)
+    _ended: anyio.Event = field(default_factory=anyio.Event, init=False)
+
+    async def prepare_backend(self) -> tuple[Gallery, str]:
+        self.container.gallery_source().indexes[_INDEX] = [{"name": BACKEND, "uri": _PAYLOAD}]
+        self.container.artifacts().trees[_PAYLOAD] = {"run.sh": b"#!/bin/sh\n"}
+        return Gallery("demo", _INDEX), "a fake backend that embeds by hashing word parts"
+
+    async def start_worker(self) -> str:
+        self._worker = await build_worker(self.container)
+        await self.tasks.start(self._run, self._worker)
+        return "in this process"
+
+    async def _run(self, worker: Worker, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        await worker.run()
+        self._ended.set()
+
+    def model_files(self) -> Mapping[str, Path]:
+        return self.files
+
+    async def stop_worker(self) -> str:
+        self.container.stop_requested().set()
+        with anyio.move_on_after(_STOPS_S) as limit:
+            await self._ended.wait()
+        if limit.cancelled_caught:
+            raise DemoFailed(f"the worker does not stop within {_STOPS_S:g} s")
+        return "drained and deregistered"
+
+    async def leftovers(self) -> Sequence[Leftover]:
+        machine, filesystem = self.container.machine(), self.container.filesystem()
+        left = [Leftover(f"process {process.pid}") for process in machine.running]
+        left += [Leftover(f"file {path}") for path in filesystem.files() if path.name.startswith(".")]
+        return left
