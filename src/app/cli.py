@@ -53,10 +53,9 @@ def run(context: typer.Context) -> None:
         )
         for warning in warnings:
             log.warning("%s", warning)
-        from .run import run_worker  # type: ignore[import-not-found]  # comes with the worker's assembly
+        from .run import run_worker
 
-        code: int = run_worker(settings, environment)
-        return code
+        return run_worker(settings, environment)
 
     _exit_after(work)
 
