@@ -78,11 +78,8 @@ async def tell(stage: Stage, report: StepReport) -> None:
         remote = await stage.frontend.stage_model(node, MODEL, stage.model_files())
         detail.append(", ".join(sorted(remote)))
     with report.step("LoadModel"):
-        model = ModelToLoad(
-            name="model.safetensors",
-            file=remote["model.safetensors"],
-            tokenizer=remote.get("tokenizer.json", ""),
-        )
+        weights, tokenizer = remote["model.safetensors"], remote.get("tokenizer.json", "")
+        model = ModelToLoad(name="model.safetensors", file=weights, tokenizer=tokenizer)
         await stage.frontend.load_model(address, model)
     with report.step(f"embed {len(SENTENCES)} sentences") as detail:
         vectors = [await stage.frontend.embed(address, sentence) for sentence in SENTENCES]

@@ -123,7 +123,7 @@ class LocalCluster:
         return self.directory / name
 
     async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start a worker process called `name`; it comes up on its own, see `SimulatedFrontend.wait_for_node`."""
+        """Start a worker process called `name`; `SimulatedFrontend.wait_for_node` tells when it is up."""
         home = self.home(name)
         home.mkdir(parents=True, exist_ok=True)
         base_port = _free_ports(_PORTS_PER_WORKER) + 1
@@ -236,7 +236,7 @@ async def _end(worker: WorkerProcess) -> None:
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` consecutive ports nobody listens on, below the range the system gives to clients."""
+    """The first of `count` consecutive free ports, below the range the system gives to clients."""
     for first in range(20000 + os.getpid() % 5000, 32000, count):
         if all(_can_bind(port) for port in range(first, first + count)):
             return first
