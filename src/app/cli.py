@@ -55,8 +55,7 @@ def run(context: typer.Context) -> None:
             log.warning("%s", warning)
         from .run import run_worker
 
-        code: int = run_worker(settings, environment)
-        return code
+        return run_worker(settings, environment)
 
     _exit_after(work)
 

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..adapters.nats.servers import DEFAULT_SERVER, parse_servers
 from ..domain.addresses import NodeAddresses, WrongAddress, derive_addresses, effective_max_port
+from ..domain.errors import BusUnavailable
 from ..domain.node import label_warnings, parse_labels
 from ..domain.vram_budget import WrongVramBudget, parse_vram_budget
 from .go_values import WrongValue, parse_duration_s
-from .option_values import OptionReader, OptionValue, SettingsError, is_url
+from .option_values import OptionReader, OptionValue, SettingsError
 from .options import Kind
-from .settings import Bus, Settings, split_nats_url
+from .settings import Bus, Settings
 
-DEFAULT_NATS_URL = "nats://127.0.0.1:4222"  # what nats.go takes an empty URL for
 DEFAULT_REGION = "us-east-1"  # what the S3 store falls back to
 DEFAULT_HEARTBEAT = "10s"
 
@@ -202,11 +203,12 @@ def _nats_url(read: OptionReader, bus: Bus) -> str:
             read.derive("nats_url", "")
         return ""
     if not text:
-        read.show("nats_url", DEFAULT_NATS_URL)
-        return DEFAULT_NATS_URL
-    servers = split_nats_url(text)
-    if not servers or not all(is_url(server, {"nats", "tls", "ws", "wss"}) for server in servers):
-        read.refuse("nats_url", right)
+        read.show("nats_url", DEFAULT_SERVER)
+        return DEFAULT_SERVER
+    try:
+        parse_servers(text)
+    except BusUnavailable as error:
+        read.refuse("nats_url", f"{right}: {error.reason}")
     return text
 
 

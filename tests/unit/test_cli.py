@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from localai_worker.app.cli import app
 from localai_worker.app.config_report import write_config_table
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.option_values import OptionValue
 from localai_worker.app.settings import Settings
 from localai_worker.domain.errors import BusUnavailable
-from typer.testing import CliRunner, Result
 
 REQUIRED = {"LOCALAI_REGISTER_TO": "http://frontend:8080", "LOCALAI_NATS_URL": "nats://nats:4222"}
 ENVIRONMENT = REQUIRED | {"LOCALAI_REGISTRATION_TOKEN": "changeme"}

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import typer
+
 from localai_worker.app.option_commands import take_flags
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.options import Kind
