@@ -1,6 +1,7 @@
 """What every `Clock` promises."""
 
 import pytest
+
 from localai_worker.adapters.memory.clock import ManualClock
 from localai_worker.adapters.system_clock import SystemClock
 from localai_worker.domain.ports.clock import Clock

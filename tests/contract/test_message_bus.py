@@ -6,6 +6,7 @@ from typing import Protocol
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
 from localai_worker.adapters.nats.bus import NatsMessageBus
 from localai_worker.domain.errors import (
@@ -16,7 +17,6 @@ from localai_worker.domain.errors import (
     SubscriptionDenied,
 )
 from localai_worker.domain.ports.bus import BusMessage, MessageBus, Subscription
-
 from tests.servers import NatsServer
 
 MIB = 1024 * 1024

@@ -8,11 +8,12 @@ from typing import Protocol
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.network.local import LocalNetwork
 from localai_worker.domain.ports.network import Network
-
 from tests.servers import free_port
 
 
@@ -31,8 +32,8 @@ class InMemoryPlace:
         self.network: Network = InMemoryNetwork(self.machine)
 
     def listen(self, port: int) -> Callable[[], None]:
-        self.machine.listeners[port] = "somebody"
-        return lambda: self.machine.listeners.clear()
+        self.machine.strangers[port] = FakeBackend()
+        return lambda: self.machine.strangers.clear()
 
 
 class RealPlace:
@@ -73,7 +74,7 @@ def test_what_is_no_port_cannot_be_listened_on(place: Place, port: int) -> None:
 
 @given(st.integers(min_value=1024, max_value=65535), st.integers(min_value=1024, max_value=65535))
 def test_in_memory_only_the_port_that_is_taken_is_taken(taken: int, asked: int) -> None:
-    network = InMemoryNetwork(InMemoryMachine(listeners={taken: object()}))
+    network = InMemoryNetwork(InMemoryMachine(strangers={taken: FakeBackend()}))
     assert network.can_listen(asked) == (asked != taken)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from localai_worker.adapters.grpc import backend_pb2 as pb
 from localai_worker.app.demo.distributions import model_files
 from localai_worker.app.demo.pack import pack_minilm

@@ -11,12 +11,12 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+
 from localai_worker.adapters.nats import bus as bus_module
 from localai_worker.adapters.nats.bus import NatsMessageBus
 from localai_worker.adapters.nats.tls import TlsFiles
 from localai_worker.domain.errors import BusUnavailable, NoResponders, RequestTimedOut, SubscriptionDenied
 from localai_worker.domain.ports.bus import BusMessage
-
 from tests.servers import NatsServer, free_port
 
 PATIENCE_S = 20.0

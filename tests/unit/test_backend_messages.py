@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.message import Message
+
 from localai_worker.adapters.grpc import backend_pb2 as pb
 
 SOURCE = Path(__file__).parents[2] / "src/adapters/grpc"

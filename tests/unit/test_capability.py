@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.capability import choose, detect, is_compatible, prefer
 from localai_worker.domain.ports.hardware import Gpu, Hardware
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+
 from localai_worker.adapters.memory.clock import ManualClock
 from localai_worker.adapters.system_clock import SystemClock
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from localai_worker.app.demo.distributions import (
     MODEL_FILES,
     DistributionMissing,

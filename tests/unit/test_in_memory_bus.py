@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+
 from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
 from localai_worker.domain.errors import NoResponders, PayloadTooLarge, RequestTimedOut
 

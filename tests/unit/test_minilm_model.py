@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from localai_worker.app.demo.distributions import model_files
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+
+from localai_worker.app.demo.distributions import model_files
 
 EXAMPLE = Path(__file__).parents[2] / "examples/backends/minilm"
 CLS, SEP = 101, 102

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.adapters.nats.bus import NatsMessageBus
 from localai_worker.adapters.nats.servers import Server, mask, parse_servers
 from localai_worker.domain.errors import BusUnavailable

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+
 from localai_worker.adapters.nats import subscription as subscription_module
 from localai_worker.adapters.nats.outbox import LIMIT_BYTES, Outbox, Outgoing
 from localai_worker.adapters.nats.subscription import NatsSubscription

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from localai_worker.app.demo.oci_archive import ImageReferenceInvalid, pack_image
 from localai_worker.domain.errors import FileUnreadable, FileUnwritable
 

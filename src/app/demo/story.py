@@ -70,9 +70,7 @@ async def tell(stage: Stage, report: StepReport) -> None:
         node = await stage.frontend.wait_for_node(stage.node_name, "healthy")
         detail.append(f"node {node}")
     with report.step(f"backend.install {BACKEND}: from the gallery to a running process") as detail:
-        address = await stage.frontend.install(
-            node, BACKEND, model_id=MODEL, galleries=(gallery,)
-        )
+        address = await stage.frontend.install(node, BACKEND, model_id=MODEL, galleries=(gallery,))
         detail.append(address)
     with report.step("backend.list shows it") as detail:
         detail.append(_described(await stage.frontend.list_backends(node)))
@@ -80,9 +78,8 @@ async def tell(stage: Stage, report: StepReport) -> None:
         remote = await stage.frontend.stage_model(node, MODEL, stage.model_files())
         detail.append(", ".join(sorted(remote)))
     with report.step("LoadModel"):
-        model = ModelToLoad(
-            name="model.safetensors", file=remote["model.safetensors"], tokenizer=remote.get("tokenizer.json", "")
-        )
+        weights, tokenizer = remote["model.safetensors"], remote.get("tokenizer.json", "")
+        model = ModelToLoad(name="model.safetensors", file=weights, tokenizer=tokenizer)
         await stage.frontend.load_model(address, model)
     with report.step(f"embed {len(SENTENCES)} sentences") as detail:
         vectors = [await stage.frontend.embed(address, sentence) for sentence in SENTENCES]
@@ -124,5 +121,3 @@ async def _until_gone(frontend: SimulatedFrontend, address: str) -> None:
                 return
             await anyio.sleep(0.05)
     raise DemoFailed(f"{address} still answers {_GONE_S:g} s after backend.stop")
-
-

@@ -85,7 +85,9 @@ class WorkerProcess:
         code = await self.process.wait()
         if not self.stopping:
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            raise PartFailed(f"the worker process {self.name} ended ({how}) in the middle of its work", self.tail())
+            raise PartFailed(
+                f"the worker process {self.name} ended ({how}) in the middle of its work", self.tail()
+            )
 
     async def stop(self) -> int:
         """SIGTERM, and its exit code once it has ended.
@@ -121,7 +123,7 @@ class LocalCluster:
         return self.directory / name
 
     async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start a worker process called `name`; it comes up on its own, see `SimulatedFrontend.wait_for_node`."""
+        """Start a worker process called `name`; `SimulatedFrontend.wait_for_node` tells when it is up."""
         home = self.home(name)
         home.mkdir(parents=True, exist_ok=True)
         base_port = _free_ports(_PORTS_PER_WORKER) + 1
@@ -185,7 +187,9 @@ async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator
 
 @asynccontextmanager
 async def _nats_server(directory: Path, port: int) -> AsyncIterator[None]:
-    program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    program = shutil.which(
+        "nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     if program is None:
         raise ServerMissing("nats-server")
     log = directory / "nats-server.log"
@@ -232,7 +236,7 @@ async def _end(worker: WorkerProcess) -> None:
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` consecutive ports nobody listens on, below the range the system gives to clients."""
+    """The first of `count` consecutive free ports, below the range the system gives to clients."""
     for first in range(20000 + os.getpid() % 5000, 32000, count):
         if all(_can_bind(port) for port in range(first, first + count)):
             return first
