@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from .backend import BackendName, parse_backend_name
-from .capability_rules import CapabilityRules
+from .capability import choose, is_compatible
 from .errors import ArtifactInvalid, ArtifactUnavailable, GalleryUnreadable, UnsupportedSource, WorkerError
 from .messages.error_text import go_quote
 from .ports.artifacts import GalleryIndexSource
@@ -155,7 +155,6 @@ class GalleryIndexes:
     source: GalleryIndexSource
     trusted_root: Path
     capability: str
-    rules: CapabilityRules
 
     async def choose(self, name: str, galleries: Sequence[NamedGallery]) -> GalleryChoice:
         """The entry that `name` means, first in gallery and file order, letter case ignored.
@@ -180,7 +179,8 @@ class GalleryIndexes:
             raise NoSuchBackend(name)
         if not requested.is_meta:
             return GalleryChoice(requested, requested)
-        target = (self.rules.choose(self.capability, requested.capabilities) or "").casefold()
+        build = choose(self.capability, requested.capabilities)
+        target = requested.capabilities[build].casefold() if build is not None else None
         concrete = await self._first(reading, lambda _, entry: entry == target)
         if concrete is None:
             raise NoBackendForHost(requested.capabilities)
@@ -200,9 +200,8 @@ class GalleryIndexes:
         return None
 
     def _runs_here(self, entry: GalleryEntry) -> bool:
-        if entry.is_meta:
-            return self.rules.choose(self.capability, entry.capabilities) is not None
-        return self.rules.is_compatible(self.capability, entry.name, entry.uri)
+        builds = entry.capabilities if entry.is_meta else None
+        return is_compatible(self.capability, name=entry.name, uri=entry.uri, builds=builds)
 
 
 @dataclass

@@ -1,14 +1,14 @@
 """The backends on this node's disk: listed, found by name, told apart."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .backend import UnsafeBackendName, parse_backend_name
 from .backend_metadata import METADATA_FILE, METADATA_LIMIT_BYTES, BackendMetadata
-from .capability_rules import CapabilityRules
-from .errors import FileUnreadable, MalformedMessage, WorkerError
+from .capability import prefer
+from .errors import FileUnreadable, WorkerError
 from .ports.filesystem import FileKind, FileSystem
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,6 @@ class InstalledBackends:
     backends_path: Path
     system_path: Path
     capability: str
-    rules: CapabilityRules
 
     async def rows(self) -> tuple[InstalledBackend, ...]:
         """What backend.list tells, sorted by name: everything but aliases.
@@ -125,16 +124,10 @@ class InstalledBackends:
                     name=name, run_file=run_file, is_runnable=is_runnable, is_meta=True, metadata=metadata
                 )
         for alias, backends in candidates.items():
-            chosen = self._preferred(backends)
-            names[alias] = InstalledBackend(name=alias, run_file=chosen.run_file, metadata=chosen.metadata)
+            preferred = prefer(self.capability, [backend.name for backend in backends])
+            chosen = next(backend for backend in backends if backend.name == preferred)
+            names[alias] = replace(chosen, name=alias)
         return names
-
-    def _preferred(self, backends: Sequence[InstalledBackend]) -> InstalledBackend:
-        for token in self.rules.alias_preference(self.capability):
-            for backend in backends:
-                if token in backend.name.lower():
-                    return backend
-        return backends[0]
 
     async def _directories(self, path: Path) -> list[str]:
         if await self.filesystem.stat(path) is None:
@@ -176,7 +169,7 @@ def _local_name(name: str) -> str:
 
 
 def _named(backends: Mapping[str, InstalledBackend], name: str) -> InstalledBackend | None:
-    """The backend listed as `name`, as it stands before qualified names and letter case are made allowance for."""
+    """The backend listed as `name`, spelled exactly so if one is."""
     wanted = _local_name(name)
     if exact := backends.get(name) or backends.get(wanted):
         return exact

@@ -1,0 +1,258 @@
+"""Installing backends: from galleries, from directories, from images; each on disk whole or not at all."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from anyio import move_on_after
+
+from .backend import BackendName
+from .backend_metadata import METADATA_FILE, METADATA_LIMIT_BYTES, BackendMetadata, installation_time
+from .errors import (
+    ArtifactInvalid,
+    ArtifactUnavailable,
+    FileUnreadable,
+    FileUnwritable,
+    MalformedMessage,
+    UnsupportedSource,
+    WorkerError,
+)
+from .external_uri import name_external
+from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes, NamedGallery
+from .installed import RUN_FILE, InstalledBackend, InstalledBackends
+from .keyed_locks import KeyedLocks
+from .messages.error_text import go_quote
+from .ports.artifacts import ArtifactSource
+from .ports.clock import Clock
+from .ports.filesystem import FileKind, FileSystem, RootedPath
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class InstallFailed(WorkerError):
+    """A backend could not be installed; what was there before is untouched."""
+
+    cause: WorkerError
+
+    def __str__(self) -> str:
+        return f"installing backend from gallery: {self.cause}"
+
+
+@dataclass(eq=False)
+class ExternalInstallFailed(WorkerError):
+    """An install by uri failed."""
+
+    uri: str
+    cause: WorkerError
+
+    def __str__(self) -> str:
+        return f"error installing backend {self.uri}: {self.cause}"
+
+
+@dataclass(eq=False)
+class DownloadFailed(WorkerError):
+    """No source gave the payload; `cause` is what the first one, `uri`, had to say."""
+
+    uri: str
+    cause: WorkerError
+
+    def __str__(self) -> str:
+        return f"failed to download backend {go_quote(self.uri)}: {self.cause}"
+
+
+@dataclass(eq=False)
+class RunFileMissing(WorkerError):
+    """A payload without a program to start, or with something else in its place."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"not a valid backend: run file not found {go_quote(str(self.path))}"
+
+
+@dataclass(eq=False)
+class MissingAfterInstall(WorkerError):
+    """A backend was installed, but nothing runnable has its name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"backend {go_quote(self.name)} not found after install attempt"
+
+
+@dataclass
+class InstallBackends:
+    """Brings backends onto this node, into `installed.backends_path`.
+
+    A backend is built in a private directory beside its place and swapped in whole: after a failure or
+    a cancellation the place is as it was. Installs that would write the same directory, whatever names
+    they were asked by, wait for each other and do the work once; all others run at the same time.
+    """
+
+    filesystem: FileSystem
+    installed: InstalledBackends
+    artifacts: ArtifactSource
+    galleries: GalleryIndexes
+    clock: Clock
+    cleanup_s: float = 30.0  # for removing a private directory, also when cancelled
+    locks: KeyedLocks[Path] = field(default_factory=KeyedLocks)  # by backend directory
+
+    async def ensure(
+        self,
+        *,
+        backend: str,
+        galleries: Sequence[NamedGallery],
+        uri: str = "",
+        name: str = "",
+        alias: str = "",
+    ) -> InstalledBackend:
+        """The backend that a request means, installed if it is not.
+
+        Found on disk, nothing is downloaded. Otherwise it comes from `uri` if there is one (a local
+        directory, an image, or else the name of a gallery entry), called `name` or, without one, as the uri
+        says, with `alias` as its second name; else `backend` is looked up in `galleries`.
+        Source: LocalAI core/services/worker/install.go, installBackend.
+
+        Raises:
+            InstallFailed: it could not be installed.
+            MissingAfterInstall: what was installed cannot be started under its name.
+            FileUnreadable: the backends on disk cannot be listed.
+        """
+        known_as = (name if uri else "") or backend
+        found = await self.installed.find(known_as) if known_as else None
+        if found is None:
+            try:
+                if uri:
+                    known_as = await self._install_external(uri, name, alias, galleries)
+                else:
+                    known_as = await self._install_from_galleries(backend, galleries)
+            except WorkerError as cause:
+                raise InstallFailed(cause) from cause
+            found = await self.installed.find(known_as)
+        if found is None:
+            raise MissingAfterInstall(known_as)
+        return found
+
+    async def _install_external(
+        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery]
+    ) -> str:
+        there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
+        is_directory = there is not None and there.kind is FileKind.DIRECTORY
+        target = name_external(uri, name=name, alias=alias, is_directory=is_directory)
+        try:
+            if target is None:
+                return await self._install_from_galleries(uri, galleries)
+            async with self._hold(target):
+                if await self.installed.find(target) is None:
+                    await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri))
+        except WorkerError as cause:
+            raise ExternalInstallFailed(uri, cause) from cause
+        return target
+
+    async def _install_from_galleries(self, name: str, galleries: Sequence[NamedGallery]) -> str:
+        choice = await self.galleries.choose(name, galleries)
+        requested, concrete = choice.requested, choice.concrete
+        async with self._hold(requested.name, concrete.name):
+            if await self.installed.find(requested.name) is None:
+                if not (requested.is_meta and await self._is_complete(concrete)):
+                    await self._install(concrete.sources, _metadata_of(concrete))
+                if requested.is_meta:
+                    await self._point(choice)
+        return requested.name
+
+    async def _is_complete(self, entry: GalleryEntry) -> bool:
+        """Whether the directory of `entry` holds a program and the metadata that is written last."""
+        directory = self.installed.backends_path / entry.name
+        run_file = await self.filesystem.stat(directory / RUN_FILE)
+        if run_file is None or run_file.kind is not FileKind.FILE:
+            return False
+        try:
+            content = await self.filesystem.read(directory / METADATA_FILE, limit_bytes=METADATA_LIMIT_BYTES)
+            return BackendMetadata.from_json(content).name == entry.name
+        except (FileUnreadable, MalformedMessage) as error:
+            log.warning("backend is incomplete: directory=%s error=%s", directory, error)
+            return False
+
+    async def _point(self, choice: GalleryChoice) -> None:
+        """Write the directory of a meta backend, which only says where its concrete one lies."""
+        metadata = BackendMetadata(
+            meta_backend_for=choice.concrete.name,
+            name=choice.requested.name,
+            gallery_url=choice.requested.gallery_url,
+            version=choice.concrete.version,
+        )
+        async with self._private_directory(choice.requested.name) as private:
+            await self._publish(private, metadata)
+
+    async def _install(self, sources: Sequence[str], metadata: BackendMetadata) -> None:
+        """Install the payload that the first of `sources` to have it gives, as `metadata.name`."""
+        first_failure: WorkerError | None = None
+        for uri in sources:
+            async with self._private_directory(metadata.name) as private:
+                try:
+                    fetched = await self.artifacts.fetch(uri, private)
+                except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
+                    log.warning("source failed: backend=%s error=%s", metadata.name, error)
+                    first_failure = first_failure or error
+                    continue
+                except FileUnwritable as error:  # no other source would fit better
+                    raise DownloadFailed(uri, error) from error
+                await self._require_run_file(private, metadata.name)
+                await self._publish(private, replace(metadata, digest=fetched.digest))
+                log.info(
+                    "backend installed: name=%s source=%s size_bytes=%d",
+                    metadata.name,
+                    uri,
+                    fetched.size_bytes,
+                )
+                return
+        assert first_failure is not None
+        raise DownloadFailed(sources[0], first_failure) from first_failure
+
+    async def _require_run_file(self, directory: Path, name: str) -> None:
+        found = await self.filesystem.locate(RootedPath(directory, PurePosixPath(RUN_FILE)))
+        if found is None or found.kind is not FileKind.FILE:
+            raise RunFileMissing(self.installed.backends_path / name / RUN_FILE)
+
+    async def _publish(self, private: Path, metadata: BackendMetadata) -> None:
+        """Put `private` in place as `metadata.name`, its metadata.json written last."""
+        stamped = replace(metadata, installed_at=installation_time(self.clock.now()))
+        await self.filesystem.write(private / METADATA_FILE, stamped.to_json())
+        await self.filesystem.replace_directory(private, self.installed.backends_path / metadata.name)
+
+    @asynccontextmanager
+    async def _private_directory(self, name: str) -> AsyncIterator[Path]:
+        """A directory to build the backend `name` in; gone afterwards unless it was put in place."""
+        await self.filesystem.make_directory(self.installed.backends_path)
+        private = await self.filesystem.private_directory(self.installed.backends_path / name)
+        try:
+            yield private
+        finally:
+            with move_on_after(self.cleanup_s, shield=True) as cleaning:
+                try:
+                    await self.filesystem.remove_tree(private)
+                except FileUnwritable as error:
+                    log.warning("left behind: %s", error)
+            if cleaning.cancelled_caught:
+                log.warning("left behind: %s could not be removed within %g s", private, self.cleanup_s)
+
+    @asynccontextmanager
+    async def _hold(self, *names: BackendName) -> AsyncIterator[None]:
+        """Hold the locks of these backend directories, always in the same order: nobody waits in a circle."""
+        async with AsyncExitStack() as held:
+            for name in sorted(set(names)):
+                await held.enter_async_context(self.locks.hold(self.installed.backends_path / name))
+            yield
+
+
+def _metadata_of(entry: GalleryEntry) -> BackendMetadata:
+    return BackendMetadata(
+        alias=entry.alias,
+        name=entry.name,
+        gallery_url=entry.gallery_url,
+        version=entry.version,
+        uri=entry.uri,
+    )

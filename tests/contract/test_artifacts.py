@@ -1,0 +1,230 @@
+"""Every `ArtifactSource` and `GalleryIndexSource` keeps these promises: the in-memory ones and the real."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
+from localai_worker.adapters.artifacts.local_directory import LocalDirectories
+from localai_worker.adapters.artifacts.ocifile import ImageFiles
+from localai_worker.adapters.artifacts.readers import ArtifactReaders, GalleryIndexReaders
+from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable, NoSpace, UnsupportedSource
+from localai_worker.domain.ports.artifacts import ArtifactSource, GalleryIndexSource
+from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
+
+from .. import archives
+
+TREE = {"run.sh": b"#!/bin/sh\nexit 0\n", "lib/libfoo.so": b"\x7fELF" * 1000, "lib/deep/er/x": b""}
+
+
+@dataclass
+class Stage:
+    """A source, the file system it writes to, an empty directory there, and a way to offer a payload."""
+
+    source: ArtifactSource
+    filesystem: FileSystem
+    into: Path
+    offer: Callable[[Mapping[str, bytes]], str]
+    spoil: Callable[[str], None]
+    missing: str
+    digest_known: bool
+
+    async def files(self) -> dict[str, bytes]:
+        names = await self.filesystem.walk_files(RootedPath(self.into, PurePosixPath()))
+        assert names is not None
+        return {
+            str(name): await self.filesystem.read(self.into / name, limit_bytes=1 << 20) for name in names
+        }
+
+
+def memory_stage(top: Path) -> Stage:
+    filesystem = InMemoryFileSystem()
+    filesystem.put(top / "into" / ".keep", b"")
+    source = InMemoryArtifacts(filesystem)
+
+    def offer(tree: Mapping[str, bytes]) -> str:
+        source.trees["ocifile:///backend.tar"] = tree
+        return "ocifile:///backend.tar"
+
+    return Stage(
+        source,
+        filesystem,
+        top / "into",
+        offer,
+        source.broken.add,
+        "ocifile:///elsewhere.tar",
+        digest_known=True,
+    )
+
+
+def disk_stage(
+    top: Path,
+    offer: Callable[[Mapping[str, bytes]], str],
+    spoil: Callable[[str], None],
+    missing: str,
+    *,
+    digest_known: bool,
+) -> Stage:
+    (top / "into").mkdir()
+    (top / "into" / ".keep").touch()
+    source = ArtifactReaders({"ocifile://": ImageFiles(), "/": LocalDirectories()})
+    return Stage(source, LocalFileSystem(), top / "into", offer, spoil, missing, digest_known)
+
+
+def archive_stage(top: Path, write: Callable[..., Path], *, digest_known: bool) -> Stage:
+    archive = top / "backend.tar"
+
+    def offer(tree: Mapping[str, bytes]) -> str:
+        return f"ocifile://{write(archive, archives.tree_tar(tree))}"
+
+    def spoil(_: str) -> None:
+        content = bytearray(archive.read_bytes())
+        at = content.index(b"ELF") if b"ELF" in content else content.index(b"\x1f\x8b") + 100
+        content[at] ^= 0xFF
+        archive.write_bytes(content)
+
+    missing = f"ocifile://{top}/elsewhere.tar"
+    return disk_stage(top, offer, spoil, missing, digest_known=digest_known)
+
+
+def directory_stage(top: Path) -> Stage:
+    def offer(tree: Mapping[str, bytes]) -> str:
+        for name, content in tree.items():
+            (top / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / "tree" / name).write_bytes(content)
+        return str(top / "tree")
+
+    def spoil(uri: str) -> None:
+        import os
+
+        os.mkfifo(Path(uri) / "a-pipe")
+
+    return disk_stage(top, offer, spoil, str(top / "elsewhere"), digest_known=False)
+
+
+@pytest.fixture(params=["memory", "oci archive", "docker archive", "directory"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    match request.param:
+        case "memory":
+            return memory_stage(tmp_path)
+        case "oci archive":
+            return archive_stage(tmp_path, archives.write_oci, digest_known=True)
+        case "docker archive":
+            return archive_stage(tmp_path, archives.write_docker, digest_known=False)
+        case _:
+            return directory_stage(tmp_path)
+
+
+async def test_a_payload_is_unpacked_into_the_directory(stage: Stage) -> None:
+    fetched = await stage.source.fetch(stage.offer(TREE), stage.into)
+    assert await stage.files() == {**TREE, ".keep": b""}
+    assert fetched.size_bytes == sum(map(len, TREE.values()))
+
+
+async def test_an_image_has_the_digest_of_its_manifest_and_it_is_stable(stage: Stage) -> None:
+    """G-W3: what is recorded was pulled, not asked for afterwards."""
+    uri = stage.offer(TREE)
+    first = await stage.source.fetch(uri, stage.into)
+    again = await stage.source.fetch(uri, stage.into)
+    assert first.digest == again.digest
+    assert first.digest.startswith("sha256:") == stage.digest_known
+
+
+async def test_a_payload_that_is_not_there_is_unavailable(stage: Stage) -> None:
+    stage.offer(TREE)
+    with pytest.raises(ArtifactUnavailable) as caught:
+        await stage.source.fetch(stage.missing, stage.into)
+    assert caught.value.uri == stage.missing
+
+
+async def test_a_broken_payload_is_told_from_a_missing_one(stage: Stage) -> None:
+    uri = stage.offer(TREE)
+    stage.spoil(uri)
+    with pytest.raises(ArtifactInvalid) as caught:
+        await stage.source.fetch(uri, stage.into)
+    assert caught.value.uri == uri
+
+
+@pytest.mark.parametrize("uri", ["quay.io/example/b:1", "gopher://h/x", "relative/tree", ""])
+async def test_a_kind_of_source_nobody_reads_is_refused_by_name(stage: Stage, uri: str) -> None:
+    stage.offer(TREE)
+    with pytest.raises(UnsupportedSource) as caught:
+        await stage.source.fetch(uri, stage.into)
+    assert caught.value.uri == uri
+    assert caught.value.supported
+
+
+async def test_a_payload_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    stage = memory_stage(tmp_path)
+    uri = stage.offer(TREE)
+    assert isinstance(stage.filesystem, InMemoryFileSystem)
+    stage.filesystem.capacity_bytes = 100
+    with pytest.raises(NoSpace):
+        await stage.source.fetch(uri, stage.into)
+
+
+async def test_the_in_memory_sources_can_be_taken_offline(tmp_path: Path) -> None:
+    stage = memory_stage(tmp_path)
+    uri = stage.offer(TREE)
+    assert isinstance(stage.source, InMemoryArtifacts)
+    stage.source.offline = True
+    with pytest.raises(ArtifactUnavailable, match="offline"):
+        await stage.source.fetch(uri, stage.into)
+    galleries = InMemoryGalleries({"file:///index.yaml": [{"name": "x"}]}, offline=True)
+    with pytest.raises(ArtifactUnavailable, match="offline"):
+        await galleries.read("file:///index.yaml", trusted_root=tmp_path)
+
+
+INDEX_YAML = b"""\
+- &base
+  name: demo
+  version: 1.10
+  capabilities: {default: cpu-demo}
+- !!merge <<: *base
+  name: cpu-demo
+  uri: ocifile:///demo.tar
+"""
+INDEX: Sequence[Mapping[str, object]] = [
+    {"name": "demo", "version": "1.10", "capabilities": {"default": "cpu-demo"}},
+    {
+        "name": "cpu-demo",
+        "version": "1.10",
+        "capabilities": {"default": "cpu-demo"},
+        "uri": "ocifile:///demo.tar",
+    },
+]
+
+
+@pytest.fixture(params=["memory", "file"])
+def galleries(request: pytest.FixtureRequest, tmp_path: Path) -> GalleryIndexSource:
+    url = f"file://{tmp_path}/index.yaml"
+    if request.param == "memory":
+        return InMemoryGalleries({url: INDEX})
+    (tmp_path / "index.yaml").write_bytes(INDEX_YAML)
+    return GalleryIndexReaders({"file://": FileGalleryIndexes()})
+
+
+async def test_an_index_is_read_in_file_order_with_its_scalars_as_text(
+    galleries: GalleryIndexSource, tmp_path: Path
+) -> None:
+    assert list(await galleries.read(f"file://{tmp_path}/index.yaml", trusted_root=tmp_path)) == INDEX
+
+
+async def test_an_index_that_is_not_there_is_unavailable(
+    galleries: GalleryIndexSource, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactUnavailable):
+        await galleries.read(f"file://{tmp_path}/other.yaml", trusted_root=tmp_path)
+
+
+@pytest.mark.parametrize("url", ["https://h/index.yaml", "github:org/repo/index.yaml@main", "/index.yaml"])
+async def test_an_index_of_a_kind_nobody_reads_is_refused_by_name(
+    galleries: GalleryIndexSource, tmp_path: Path, url: str
+) -> None:
+    with pytest.raises(UnsupportedSource) as caught:
+        await galleries.read(url, trusted_root=tmp_path)
+    assert (caught.value.uri, caught.value.supported) == (url, ("file://",))
