@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from ..messages.registration import Heartbeat, LoadedModel, RegisterReply, RegisterRequest
+from ..messages.node_status import LoadedModel
+from ..messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from ..node import NodeId
 
 
