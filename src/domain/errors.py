@@ -240,9 +240,18 @@ class GalleryUnreadable(WorkerError):
 
 @dataclass(eq=False)
 class MalformedMessage(WorkerError):
-    """Bytes from the wire that are not the message they should be."""
+    """Bytes from the wire that are not the message they should be; sending them again cannot help.
+
+    `reason` names the field, what came and what is wanted. The text begins as upstream's replies to
+    requests it cannot decode. Source: LocalAI core/cli/worker.go.
+    """
 
     reason: str
 
     def __str__(self) -> str:
-        return f"invalid request: {self.reason}"
+        return f"{self.summary}: {self.reason}"
+
+    @property
+    def summary(self) -> str:
+        """The text without the reason: all that upstream tells on model.delete and files.*."""
+        return "invalid request"

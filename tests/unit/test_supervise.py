@@ -159,7 +159,8 @@ async def test_different_models_start_side_by_side(node: Node) -> None:
 
 async def test_a_backend_that_dies_at_start_is_reported_with_its_last_words(node: Node) -> None:
     broken = node.install(
-        "broken", FakeProgram(exits_after_s=0.5, exit_code=3, stderr="a\nno such library\n")
+        "broken",
+        FakeProgram(listens_after_s=math.inf, exits_after_s=0.5, exit_code=3, stderr="a\nno such library\n"),
     )
     with pytest.raises(BackendDied) as caught:
         await node.supervisor.start(KEY, broken, frozenset({"broken"}))
@@ -216,7 +217,7 @@ async def test_a_program_that_cannot_be_spawned_leaves_nothing(node: Node) -> No
 
 
 async def test_waiters_of_a_failed_start_get_the_same_reason(node: Node) -> None:
-    broken = node.install("broken", FakeProgram(exits_after_s=0.5, exit_code=3))
+    broken = node.install("broken", FakeProgram(listens_after_s=math.inf, exits_after_s=0.5, exit_code=3))
     errors: list[str] = []
 
     async def start() -> None:

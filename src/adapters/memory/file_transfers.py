@@ -1,0 +1,82 @@
+"""Files on their way into and out of the in-memory file system."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path, PurePosixPath
+
+from anyio.lowlevel import checkpoint
+
+from ...domain.errors import FileUnwritable
+from .disk import Disk
+from .tree import FileNode
+
+CHUNK_BYTES = 1024 * 1024  # what the port allows
+
+
+class InMemoryIncomingFile:
+    """An `IncomingFile` that lies under a hidden name beside its target, as on a disk."""
+
+    def __init__(self, disk: Disk, path: Path, target: PurePosixPath, mode: int) -> None:
+        self._disk = disk
+        self._path = path
+        self._target = target
+        self._hidden = target.with_name(disk.hidden_name(target.name))
+        self._content = bytearray()
+        self._digest = hashlib.sha256()
+        self._node: FileNode | None = disk.tree.new_file(b"", mode)
+        self._node.content = self._content
+        disk.tree.attach(self._hidden, self._node)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._content)
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    async def write(self, chunk: bytes) -> None:
+        await checkpoint()
+        self._open_node()
+        self._disk.require_room(self._path, len(chunk))
+        self._content += chunk
+        self._digest.update(chunk)
+
+    async def publish(self) -> None:
+        await checkpoint()
+        node = self._open_node()
+        if self._disk.tree.at(self._hidden) is not node:
+            raise FileUnwritable(self._path, "its directory was removed while it was received")
+        self._disk.require_place_for_file(self._path, self._target)
+        node.content = bytes(self._content)
+        self._disk.tree.touch(node)
+        self._disk.tree.attach(self._target, self._disk.tree.detach(self._hidden))
+        self._node = None
+
+    async def discard(self) -> None:
+        await checkpoint()
+        if self._node is not None and self._disk.tree.at(self._hidden) is self._node:
+            self._disk.tree.detach(self._hidden)
+        self._node = None
+
+    def _open_node(self) -> FileNode:
+        if self._node is None:
+            msg = f"{self._path} was published or discarded before"
+            raise RuntimeError(msg)
+        return self._node
+
+
+class InMemoryOutgoingFile:
+    """An `OutgoingFile` over the content as it was when opened."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size_bytes = len(content)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), CHUNK_BYTES):
+            await checkpoint()
+            yield self._content[start : start + CHUNK_BYTES]
+
+    async def close(self) -> None:
+        await checkpoint()

@@ -1,0 +1,40 @@
+"""One lock per key, kept only while somebody holds or awaits it."""
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from anyio import Lock
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass
+class _Entry:
+    lock: Lock = field(default_factory=Lock)
+    users: int = 0
+
+
+@dataclass
+class KeyedLocks(Generic[K]):
+    """Locks that exclude each other only where their keys are equal; first come, first served."""
+
+    _entries: dict[K, _Entry] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def hold(self, key: K) -> AsyncIterator[None]:
+        """Hold the lock of `key`, waiting for whoever has it."""
+        entry = self._entries.setdefault(key, _Entry())
+        entry.users += 1
+        try:
+            async with entry.lock:
+                yield
+        finally:
+            entry.users -= 1
+            if entry.users == 0:
+                del self._entries[key]
+
+    def __len__(self) -> int:
+        """How many keys are held or awaited right now."""
+        return len(self._entries)

@@ -1,0 +1,81 @@
+"""JSON as the Go frontend writes it, byte for byte.
+
+Compact, fields in struct order, zero values left out, `<`, `>` and `&` escaped, whole floats without a
+fraction. Source: the `encoding/json` package behind LocalAI core/services/messaging/client.go.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+
+EMPTY_REQUEST = b"{}"
+"""The body of a request that says nothing: backend.list, models.running, files.temp."""
+
+NO_BODY = b"null"
+"""What the frontend's `Publish(subject, nil)` puts on the wire: node stop, unforced stop-all."""
+
+
+def encode_object(fields: Mapping[str, object]) -> bytes:
+    """`fields` as one JSON object in the given order; thin it with `without_zeros` first.
+
+    Values may be None, bool, int, float, str, lists, tuples and mappings of these. Lone surrogates become the
+    escape of U+FFFD, and backspace and form feed their short escapes, as Go writes them since 1.22.
+
+    Raises:
+        ValueError: a float is not finite; JSON has no word for it.
+    """
+    return _written(fields).encode()
+
+
+def without_zeros(fields: Mapping[str, object], *, always: Collection[str] = ()) -> dict[str, object]:
+    """`fields` less those that are None, false, zero or empty, unless named in `always`."""
+    return {name: value for name, value in fields.items() if value or name in always}
+
+
+def written_size(text: str) -> int:
+    """How many bytes `text` takes between the quotes of a JSON string."""
+    return len(_written_text(text).encode()) - 2
+
+
+def _written(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return _written_text(value)
+        case int():
+            return str(int(value))
+        case float():
+            return _written_float(value)
+        case Mapping():
+            return "{" + ",".join(f"{_written(str(k))}:{_written(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(_written, value)) + "]"
+        case _:
+            raise TypeError(f"a message cannot carry a {type(value).__name__}")
+
+
+# Beyond what JSON itself asks to escape. Everything else that Python escapes, Go escapes the same way.
+_ESCAPED_BY_GO = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+_UNESCAPED = json.JSONEncoder(ensure_ascii=False)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _written_text(text: str) -> str:
+    written = _UNESCAPED.encode(text)
+    for character, escape in _ESCAPED_BY_GO.items():
+        written = written.replace(character, escape)
+    return _LONE_SURROGATE.sub(r"\\ufffd", written)
+
+
+def _written_float(value: float) -> str:
+    """The shortest digits that read back as `value`; exponents only below 1e-6 and from 1e21 on, as in Go."""
+    if not math.isfinite(value):
+        raise ValueError(f"JSON cannot carry the number {value}")
+    if value and not 1e-6 <= abs(value) < 1e21:
+        return repr(value).replace("e-0", "e-")
+    return f"{Decimal(repr(value)).normalize():f}"
