@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.NAME [--quick]
 
-The last line printed is `{"name", "machine", "figures", "ratios": {row: {"value", "goal", "met"}}, "commit"}`.
+The last line printed is one JSON object:
+`{"name", "machine", "figures", "ratios": {row: {"value", "goal", "met"}}, "commit"}`.
 """
 
 import argparse

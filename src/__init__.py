@@ -1,5 +1,9 @@
 """localai-worker: the node agent of a LocalAI cluster."""
 
-from importlib.metadata import version
 
-__version__ = version("localai-worker")
+def __getattr__(name: str) -> str:
+    if name == "__version__":  # looked up when asked: it takes longer than the rest of the start
+        from importlib.metadata import version
+
+        return version("localai-worker")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

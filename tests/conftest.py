@@ -2,6 +2,10 @@
 
 import pytest
 
+from tests.servers import nats_server
+
+__all__ = ["anyio_backend", "nats_server"]
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -111,9 +111,9 @@ class ReceiveFiles:
         *,
         declared_sha256: str | None = None,
         length_bytes: int | None = None,
-        content_range: ContentRange | None = None,
+        content_range: str | None = None,
     ) -> Upload:
-        """Start to receive the file `key`, as the request's headers announce it.
+        """Start to receive the file `key`, as the request's headers announce it (empty ones say nothing).
 
         A range that is not the whole file is refused: partial files are not kept, and we never claim to
         hold one, so a client that resumes elsewhere starts again at 0 here.
@@ -121,6 +121,7 @@ class ReceiveFiles:
         Raises:
             KeyRequired, InvalidKey, PathEscapes: see `locate_key`.
             InvalidHash: the declared hash is no SHA-256.
+            InvalidContentRange: the range is no range.
             RangeNotHeld: the body would not be the whole file.
             BodyTooShort, BodyTooLong: the declared length is not that of the range.
             UploadTooLarge: the declared length is over the limit.
@@ -129,7 +130,9 @@ class ReceiveFiles:
         """
         place = locate_key(key, self.roots)
         sha256 = _declared(declared_sha256)
-        length_bytes = _expected_length(length_bytes, content_range)
+        length_bytes = _expected_length(
+            length_bytes, ContentRange.parse(content_range) if content_range else None
+        )
         if length_bytes is not None:
             await self._check_room(place, length_bytes)
         stat = await self.filesystem.locate(place)

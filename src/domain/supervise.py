@@ -136,7 +136,7 @@ class Supervisor:
         return tuple(
             RunningReplica(entry.key, entry.backend.name, entry.lease.port, entry.process.pid)
             for entry in self._table.values()
-            if entry.ready and not entry.stopping and entry.process is not None and entry.process.exit is None
+            if entry.ready and not entry.stopping and entry.process is not None and _alive(entry.process)
         )
 
     def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
@@ -247,11 +247,11 @@ class Supervisor:
         try:
             # Shielded: a cancelled spawn could leave a process that nobody knows of.
             with anyio.CancelScope(shield=True):
-                entry.process = await self.processes.spawn(spec)
+                process = entry.process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(entry.key, error) from error
         assert self._tasks is not None  # checked by _start
-        self._tasks.start_soon(self._watch, entry, entry.process)
+        self._tasks.start_soon(self._watch, entry, process)
 
     async def _vulkan_drivers(self, directory: Path) -> dict[str, str]:
         """Newer backends bring their Vulkan drivers; without these names they run on the CPU (G-F22)."""
@@ -273,8 +273,8 @@ class Supervisor:
             while True:
                 if entry.stopping:
                     raise StoppedDuringStartup(entry.key)
-                if process.exit is not None:
-                    raise BackendDied(entry.key, process.exit, await self._tail(entry))
+                if (ended := process.exit) is not None:
+                    raise BackendDied(entry.key, ended, await self._tail(entry))
                 listening = await process.listening(entry.lease.port)
                 if listening in {Listening.OWN, Listening.UNKNOWN}:
                     try:
@@ -282,7 +282,7 @@ class Supervisor:
                     except (BackendUnavailable, BackendUnhealthy) as error:
                         last = str(error)
                     else:
-                        if process.exit is None and not entry.stopping:
+                        if _alive(process) and not entry.stopping:
                             return
                         continue
                 elif listening is Listening.FOREIGN:
@@ -317,8 +317,7 @@ class Supervisor:
             log.error("clean-up failed: replica=%s error=%s", entry.key, error)
 
     async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
-        alive = entry.process is not None and entry.process.exit is None
-        if not alive or entry.backend.name not in identity:
+        if not _alive(entry.process) or entry.backend.name not in identity:
             return False
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
@@ -350,6 +349,10 @@ class Supervisor:
 
     async def _tail(self, entry: _Entry) -> str:
         return await self.processes.tail(entry.stderr, lines=_TAIL_LINES, limit_bytes=_TAIL_BYTES)
+
+
+def _alive(process: Process | None) -> bool:
+    return process is not None and process.exit is None
 
 
 def _file_name(key: ReplicaKey) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from anyio import create_task_group
+
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes

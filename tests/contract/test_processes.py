@@ -38,7 +38,8 @@ time.sleep(60)
 class Stage(Protocol):
     """Prepares programs of a given behaviour, and makes sure that nothing outlives the test."""
 
-    processes: Processes
+    @property
+    def processes(self) -> Processes: ...
 
     def program(self, name: str) -> ProcessSpec:
         """`sleeps`, `fails` (exit 3, two lines on stderr), `stubborn` (ignores TERM), `leaves_child`,
@@ -170,6 +171,12 @@ async def _until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
+async def _until_up(stage: Stage, spec: ProcessSpec) -> None:
+    """Return when a real script has set its traps; in memory a program is up at once."""
+    if isinstance(stage, LocalStage):
+        await _until(lambda: stage.output(spec.stdout) == "up\n")
+
+
 async def _until_listening(process: Process, port: int) -> Listening:
     with anyio.fail_after(10):
         while (seen := await process.listening(port)) is Listening.NOBODY:
@@ -223,9 +230,9 @@ async def test_term_ends_a_willing_group_and_a_second_signal_is_no_error(stage: 
 
 
 async def test_kill_ends_what_ignores_term(stage: Stage, spawn: Spawn) -> None:
-    process = await spawn(stage.program("stubborn"))
-    if isinstance(stage, LocalStage):
-        await _until(lambda: stage.output(stage.program("stubborn").stdout) == "up\n")
+    spec = stage.program("stubborn")
+    process = await spawn(spec)
+    await _until_up(stage, spec)
     process.signal_group(StopSignal.TERM)
     with anyio.move_on_after(0.05):
         await process.wait()
@@ -240,8 +247,7 @@ async def test_a_group_lives_as_long_as_any_member(stage: Stage, spawn: Spawn) -
     """N-B8: a child that ignores TERM outlives its leader and still counts."""
     spec = stage.program("leaves_child")
     process = await spawn(spec)
-    if isinstance(stage, LocalStage):
-        await _until(lambda: stage.output(spec.stdout) == "up\n")
+    await _until_up(stage, spec)
     process.signal_group(StopSignal.TERM)
     with anyio.fail_after(5):
         await process.wait()

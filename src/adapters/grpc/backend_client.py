@@ -62,7 +62,7 @@ class GrpcBackendClient:
     ) -> _Reply:
         metadata = [("authorization", f"Bearer {self.token}")] if self.token else None
         async with _channel(address) as channel:
-            call = channel.unary_unary(
+            call: grpc.aio.UnaryUnaryMultiCallable[_Message, _Reply] = channel.unary_unary(
                 f"/backend.Backend/{method}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=reply.FromString,

@@ -1,15 +1,17 @@
-"""`Network` of an in-memory machine."""
+"""The ports of a machine in memory."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from .machine import InMemoryMachine
 
 
-@dataclass(frozen=True)
+@dataclass
 class InMemoryNetwork:
-    """A port can be bound unless a process or a stranger listens on it."""
+    """A `Network` on `machine`; `reserved` are the ports its system keeps to itself."""
 
     machine: InMemoryMachine
+    reserved: Container[int] = range(1, 1024)
 
     def can_listen(self, port: int) -> bool:
-        return self.machine.listener(port) is None
+        return 0 < port < 65536 and port not in self.reserved and self.machine.listener(port) is None

@@ -1,0 +1,41 @@
+"""Which reader a uri goes to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ...domain.errors import UnsupportedSource
+from ...domain.ports.artifacts import ArtifactSource, FetchedArtifact, GalleryIndexSource
+
+Reader = TypeVar("Reader")
+
+
+@dataclass(frozen=True)
+class ArtifactReaders:
+    """An `ArtifactSource` made of others: the first whose prefix a uri has reads it.
+
+    `readers` is by uri prefix (`ocifile://`, `quay.io/`, `/`), in the order they are tried.
+    """
+
+    readers: Mapping[str, ArtifactSource]
+
+    async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
+        return await _reader_of(uri, self.readers).fetch(uri, into)
+
+
+@dataclass(frozen=True)
+class GalleryIndexReaders:
+    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried."""
+
+    readers: Mapping[str, GalleryIndexSource]
+
+    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
+        return await _reader_of(url, self.readers).read(url, trusted_root=trusted_root)
+
+
+def _reader_of(uri: str, readers: Mapping[str, Reader]) -> Reader:
+    for prefix, reader in readers.items():
+        if uri.startswith(prefix):
+            return reader
+    raise UnsupportedSource(uri, supported=tuple(readers))

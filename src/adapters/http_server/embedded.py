@@ -1,0 +1,52 @@
+"""uvicorn as a part of our process: no signals, no logging set-up, stopped by cancelling like all else."""
+
+import socket
+from importlib.util import find_spec
+from typing import Any
+
+import anyio
+import uvicorn
+from anyio import CancelScope
+
+CLEAN_UP_S = 2.0  # for a cancelled request to remove its temporary file
+
+
+class EmbeddedServer:
+    """One uvicorn server on a socket that somebody else bound; `start`, `run`, `stop`, in this order."""
+
+    def __init__(self, app: Any, *, keep_alive_s: int, grace_s: float) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools" if find_spec("httptools") else "h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=round(grace_s),
+        )
+        config.load()
+        self._server = uvicorn.Server(config)
+        # `Server.serve` would do this and the three steps below, but also take the process's signals
+        # over, and leave everything open when it is cancelled.
+        self._server.lifespan = config.lifespan_class(config)
+
+    async def start(self, listening: socket.socket) -> None:
+        """Accept connections."""
+        with CancelScope(shield=True):  # half started, it could not be stopped
+            await self._server.startup(sockets=[listening])
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._server.main_loop()
+
+    async def stop(self) -> None:
+        """Stop accepting, wait for running requests within the grace period, cancel the others."""
+        if not self._server.started:
+            return
+        await self._server.shutdown()
+        with anyio.move_on_after(CLEAN_UP_S):
+            while self._server.server_state.tasks:
+                await anyio.sleep(0.01)

@@ -1,0 +1,81 @@
+"""Routes that match the path as it was sent, before anybody decoded it."""
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import URLPath
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Receive, Scope, Send
+
+from ...domain.errors import WorkerError
+from .replies import answer, error_reply, text_reply
+from .request import ClientGone, FileRequest
+
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[[FileRequest], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Admits requests that carry the registration token; every request when the token is empty."""
+
+    token: str
+
+    def admits(self, scope: Scope) -> bool:
+        """Whether the first `Authorization` header is exactly `Bearer <token>`, compared as bytes.
+
+        Source: LocalAI core/services/nodes/file_transfer_server.go.
+        """
+        expected = self.token.encode("utf-8", "surrogateescape")
+        if not expected:
+            return True
+        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, secret = sent[:7], sent[7:]
+        return scheme == b"Bearer " and hmac.compare_digest(secret, expected)
+
+
+OPEN = Guard("")
+
+
+@dataclass
+class RawRoute(BaseRoute):
+    """Serves the raw path `path`, and with `takes_key` everything below it.
+
+    Starlette's own routes match the decoded path, in which an encoded slash, dot or line break of a key
+    cannot be told from a sent one. Nothing is ever redirected: a path with `//`, `.` or `..` in it is a
+    key like any other below a key route, and unknown elsewhere.
+    """
+
+    path: bytes
+    endpoint: Endpoint
+    guard: Guard = OPEN
+    takes_key: bool = False
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        raw_path: bytes = scope["raw_path"]
+        below = self.takes_key and raw_path.startswith(self.path + b"/")
+        return (Match.FULL if below or raw_path == self.path else Match.NONE), {}
+
+    def url_path_for(self, name: str, /, **path_params: object) -> URLPath:
+        raise NoMatchFound(name, dict(path_params))
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the token, ask the endpoint, answer; what the endpoint foresees becomes a status."""
+        raw_key = scope["raw_path"].removeprefix(self.path).removeprefix(b"/")
+        request = FileRequest.of(scope, receive, raw_key)
+        try:
+            admitted = self.guard.admits(scope)
+            reply = await self.endpoint(request) if admitted else text_reply(401, "unauthorized")
+        except ClientGone as error:
+            log.info("request ended early: %s %r: %s", request.method, scope["raw_path"], error)
+            return
+        except WorkerError as error:
+            log.warning("request refused: %s %r: %s", request.method, scope["raw_path"], error)
+            reply = error_reply(error)
+        await answer(reply, request.body, scope, receive, send)

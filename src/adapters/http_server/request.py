@@ -1,0 +1,141 @@
+"""One request as the routes see it: the path as it was sent, and a body that can be read or drained."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from anyio import fail_after, move_on_after
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope
+
+from ...domain.errors import WorkerError
+
+# No client of ours pauses that long: newer frontends give a load up after 5 minutes without progress.
+BODY_IDLE_S = 600.0
+# What a client may go on sending after we refused it; a client that has read our answer stops by itself.
+DRAIN_LIMIT_BYTES = 256 * 1024 * 1024
+DRAIN_LIMIT_S = 10.0
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(eq=False)
+class MalformedRequest(WorkerError):
+    """A request line or header that cannot be read."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class ClientGone(WorkerError):
+    """The connection ended in the middle of a body; there is nobody to answer."""
+
+    received_bytes: int
+
+    def __str__(self) -> str:
+        return f"the client went away after {self.received_bytes} bytes"
+
+
+@dataclass(eq=False)
+class ClientStalled(WorkerError):
+    """The connection is open, but the body does not go on."""
+
+    idle_s: float
+
+    def __str__(self) -> str:
+        return f"no data for {self.idle_s:g} s; send the file again"
+
+
+class RequestBody:
+    """The body of a request; `ended` once nothing of it is still to come."""
+
+    def __init__(self, headers: Headers, receive: Receive) -> None:
+        self._receive = receive
+        self._received_bytes = 0
+        length = headers.get("content-length")
+        self.ended = length in {None, "0"} and "transfer-encoding" not in headers
+        # Such a client sends nothing before we start to read: after a refusal there is nothing to drain.
+        self.awaits_us = headers.get("expect", "").lower() == "100-continue"
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What comes, as it comes.
+
+        Raises:
+            ClientGone, ClientStalled: the body will not be complete.
+        """
+        while not self.ended:
+            try:
+                with fail_after(BODY_IDLE_S):
+                    message = await self._receive()
+            except TimeoutError as error:
+                raise ClientStalled(BODY_IDLE_S) from error
+            yield self._take(message)
+
+    async def drain(self) -> None:
+        """Read and drop the rest, within bounds.
+
+        Closing a connection with unread data resets it, and the client may lose our answer with it: it
+        would see a broken connection, which frontends retry, instead of a status, which they believe.
+        """
+        with move_on_after(DRAIN_LIMIT_S):
+            until_bytes = self._received_bytes + DRAIN_LIMIT_BYTES
+            try:
+                while not self.ended and self._received_bytes < until_bytes:
+                    self._take(await self._receive())
+            except ClientGone:
+                return  # it has read enough
+
+    def _take(self, message: Message) -> bytes:
+        if message["type"] == "http.disconnect":
+            self.ended = True
+            raise ClientGone(self._received_bytes)
+        chunk: bytes = message.get("body", b"")
+        self._received_bytes += len(chunk)
+        self.ended = not message.get("more_body", False)
+        self.awaits_us = False
+        return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class FileRequest:
+    """A request for `raw_key`: what follows the route's prefix, percent-encoded as it was sent."""
+
+    method: str
+    raw_key: bytes
+    headers: Headers
+    body: RequestBody
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, raw_key: bytes) -> "FileRequest":
+        headers = Headers(scope=scope)
+        return cls(scope["method"], raw_key, headers, RequestBody(headers, receive))
+
+    @property
+    def key(self) -> str:
+        """The key, percent-decoded exactly once; bytes that are not UTF-8 become lone surrogates.
+
+        Raises:
+            MalformedRequest: a `%` without two hex digits after it.
+        """
+        if _BAD_ESCAPE.search(self.raw_key):
+            shown = self.raw_key[:100].decode("latin-1")
+            raise MalformedRequest(f"invalid URL escape in {shown!a}")
+        return unquote_to_bytes(self.raw_key).decode("utf-8", "surrogateescape")
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared size of the body in bytes; None when it is chunked.
+
+        Raises:
+            MalformedRequest: it is no number.
+        """
+        header = self.headers.get("content-length")
+        if header is None:
+            return None
+        if not (header.isascii() and header.isdigit()):
+            raise MalformedRequest(f"invalid Content-Length {header[:100]!a}")
+        return int(header)

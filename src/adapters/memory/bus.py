@@ -1,0 +1,322 @@
+"""A `MessageBus` in memory: a broker, and any number of buses connected to it."""
+
+import asyncio
+import itertools
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ...domain.errors import (
+    BusUnavailable,
+    NoResponders,
+    PayloadTooLarge,
+    RequestTimedOut,
+    SubscriptionDenied,
+)
+from ...domain.ports.bus import BusMessage
+
+log = logging.getLogger(__name__)
+
+MAX_PAYLOAD_BYTES = 1024 * 1024  # the NATS server's default
+BUFFER_BYTES = 8 * 1024 * 1024  # what a disconnected bus keeps, as in the NATS adapter
+CLOSE_S = 5.0  # how long it waits at its end to get rid of that, as in the NATS adapter
+# What the NATS protocol can carry: no white space, and in a subscription wildcards only as whole tokens.
+_SUBJECT = re.compile(r"[^\s\ud800-\udfff]+")
+_PATTERN = re.compile(r"((\*|[^\s.*>\ud800-\udfff]+)\.)*(\*|>|[^\s.*>\ud800-\udfff]+)")
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """NATS' rule: `*` stands for any one token, a last `>` for one or more."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        fits = len(given) > len(wanted)
+    else:
+        fits = len(given) == len(wanted)
+    return fits and all(token in {"*", part} for token, part in zip(wanted, given, strict=False))
+
+
+class InMemoryBroker:
+    """The server that buses in memory connect to; what they do to each other happens at once, in order.
+
+    `denied_subjects` (wildcards allowed) are refused to every subscriber. Set `offline` to pull the
+    plug for all, or a bus's own `offline` for one; set it back and they are connected again.
+    """
+
+    def __init__(
+        self, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, denied_subjects: Iterable[str] = ()
+    ) -> None:
+        self.max_payload_bytes = max_payload_bytes
+        self.denied_subjects = tuple(denied_subjects)
+        self._offline = False
+        self._buses: dict[InMemoryMessageBus, None] = {}  # in the order they were opened
+        self._exact: dict[str, dict[InMemorySubscription, None]] = {}
+        self._wild: dict[InMemorySubscription, None] = {}
+        self._requests: dict[str, _Request] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def offline(self) -> bool:
+        return self._offline
+
+    @offline.setter
+    def offline(self, offline: bool) -> None:
+        self._offline = offline
+        for bus in tuple(self._buses):
+            bus.flush()
+
+    def attach(self, bus: "InMemoryMessageBus") -> None:
+        """Let `bus` in."""
+        self._buses[bus] = None
+
+    def detach(self, bus: "InMemoryMessageBus") -> None:
+        """Forget `bus`; its subscriptions go by `remove`."""
+        self._buses.pop(bus, None)
+
+    def denies(self, subject: str) -> bool:
+        return any(matches(pattern, subject) for pattern in self.denied_subjects)
+
+    def add(self, subscription: "InMemorySubscription") -> None:
+        """Deliver to `subscription` from now on, whenever its bus is connected."""
+        if {"*", ">"}.isdisjoint(subscription.subject.split(".")):
+            self._exact.setdefault(subscription.subject, {})[subscription] = None
+        else:
+            self._wild[subscription] = None
+
+    def remove(self, subscription: "InMemorySubscription") -> None:
+        self._wild.pop(subscription, None)
+        if same_subject := self._exact.get(subscription.subject):
+            same_subject.pop(subscription, None)
+            if not same_subject:
+                del self._exact[subscription.subject]
+
+    @contextmanager
+    def request(self, bus: "InMemoryMessageBus") -> Iterator["_Request"]:
+        """A place for the reply to one request of `bus`."""
+        request = _Request(bus, f"_INBOX.{next(self._numbers)}")
+        self._requests[request.reply_to] = request
+        try:
+            yield request
+        finally:
+            del self._requests[request.reply_to]
+
+    def requests_of(self, bus: "InMemoryMessageBus") -> list["_Request"]:
+        return [request for request in self._requests.values() if request.bus is bus]
+
+    def route(self, message: BusMessage) -> None:
+        """Deliver to everybody who listens and is connected; tell a requester if that is nobody."""
+        heard = False
+        if (request := self._requests.get(message.subject)) is not None and request.bus.connected:
+            request.settle(message)
+            heard = True
+        for subscription in (
+            *self._exact.get(message.subject, ()),
+            *(wild for wild in self._wild if matches(wild.subject, message.subject)),
+        ):
+            if subscription.bus.connected and not self.denies(subscription.subject):
+                subscription.deliver(message)
+                heard = True
+        if not heard and (asking := self._requests.get(message.reply_to)) is not None:
+            asking.settle(None)
+
+
+class InMemoryMessageBus:
+    """One client of an `InMemoryBroker`, with the NATS adapter's behaviour: it buffers while offline."""
+
+    def __init__(self, broker: InMemoryBroker) -> None:
+        self._broker = broker
+        self._opened = False
+        self._closed = False
+        self._offline = False
+        self._reconnected = anyio.Event()
+        self._subscriptions: dict[InMemorySubscription, None] = {}
+        self._buffer: deque[BusMessage] = deque()
+        self._buffer_bytes = 0
+
+    @property
+    def offline(self) -> bool:
+        """True while this bus alone is cut off; the broker may be offline besides."""
+        return self._offline
+
+    @offline.setter
+    def offline(self, offline: bool) -> None:
+        self._offline = offline
+        self.flush()
+
+    @property
+    def connected(self) -> bool:
+        return self._opened and not self._offline and not self._broker.offline
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return self._broker.max_payload_bytes
+
+    async def open(self) -> None:
+        await checkpoint()
+        if self._closed:
+            raise BusUnavailable("memory", "the bus is closed")
+        if self._opened:
+            raise RuntimeError("open() was called before")
+        self._opened = True
+        self._broker.attach(self)
+        try:
+            await self._connection()
+        except BaseException:  # cancelled: it can be opened again
+            self._let_go()
+            raise
+        if self._closed:
+            raise BusUnavailable("memory", "the bus was closed before it was connected")
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await checkpoint()
+            if self._buffer:
+                with anyio.move_on_after(CLOSE_S):
+                    await self._connection()
+        finally:
+            if self._buffer:
+                log.warning("message bus closed with %d messages unsent", len(self._buffer))
+            self._let_go()
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        await checkpoint()
+        self._send(BusMessage(subject, payload))
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        await checkpoint()
+        with self._broker.request(self) as request:
+            with anyio.move_on_after(timeout_s):
+                self._send(BusMessage(subject, payload, request.reply_to))
+                await request.settled.wait()
+                if self._closed:
+                    raise BusUnavailable("memory", "the bus is closed")
+                if request.reply is None:
+                    raise NoResponders(subject)
+                return request.reply.payload
+        raise RequestTimedOut(subject, timeout_s)
+
+    async def subscribe(self, subject: str) -> "InMemorySubscription":
+        await checkpoint()
+        self._check_open()
+        if not _PATTERN.fullmatch(subject):
+            raise ValueError(f"not a subject to subscribe to: {subject!r}")
+        if self.connected and self._broker.denies(subject):
+            raise SubscriptionDenied(subject, "the in-memory broker denies it")
+        subscription = InMemorySubscription(subject, self)
+        self._subscriptions[subscription] = None
+        self._broker.add(subscription)
+        return subscription
+
+    def forget(self, subscription: "InMemorySubscription") -> None:
+        """Deliver nothing more to `subscription`."""
+        self._broker.remove(subscription)
+        self._subscriptions.pop(subscription, None)
+
+    def flush(self) -> None:
+        """If connected, send what waited, and wake those who wait for that."""
+        if not self.connected:
+            return
+        while self._buffer:
+            message = self._buffer.popleft()
+            self._broker.route(message)
+        self._buffer_bytes = 0
+        self._reconnected.set()
+        self._reconnected = anyio.Event()
+
+    async def _connection(self) -> None:
+        while self._opened and not self.connected:
+            await self._reconnected.wait()
+
+    def _send(self, message: BusMessage) -> None:
+        self._check_open()
+        if not _SUBJECT.fullmatch(message.subject):
+            raise ValueError(f"not a subject: {message.subject!r}")
+        if len(message.payload) > self.max_payload_bytes:
+            raise PayloadTooLarge(message.subject, len(message.payload), self.max_payload_bytes)
+        if self.connected:
+            self._broker.route(message)
+        elif self._buffer_bytes + len(message.payload) > BUFFER_BYTES:
+            raise BusUnavailable("memory", "disconnected, and the buffer is full", retrying=True)
+        else:
+            self._buffer.append(message)
+            self._buffer_bytes += len(message.payload)
+
+    def _let_go(self) -> None:
+        self._opened = False
+        self._broker.detach(self)
+        for subscription in tuple(self._subscriptions):
+            subscription.end()
+        for request in self._broker.requests_of(self):
+            request.settle(None)
+        self._buffer.clear()
+        self._buffer_bytes = 0
+        self._reconnected.set()
+        self._reconnected = anyio.Event()
+
+    def _check_open(self) -> None:
+        if self._closed or not self._opened:
+            raise BusUnavailable(
+                "memory", "the bus is closed" if self._closed else "the bus was never opened"
+            )
+
+
+class InMemorySubscription:
+    """The messages of one subject, in order; made by `InMemoryMessageBus.subscribe`."""
+
+    def __init__(self, subject: str, bus: InMemoryMessageBus) -> None:
+        self.subject = subject
+        self.bus = bus
+        self._messages: asyncio.Queue[BusMessage | None] = asyncio.Queue()  # None ends it
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BusMessage:
+        await checkpoint()
+        message = await self._messages.get()
+        if message is None:
+            self._messages.put_nowait(None)  # for the next to ask
+            raise StopAsyncIteration
+        return message
+
+    async def unsubscribe(self) -> None:
+        """Stop receiving; idempotent."""
+        await checkpoint()
+        self.end()
+
+    def deliver(self, message: BusMessage) -> None:
+        self._messages.put_nowait(message)
+
+    def end(self) -> None:
+        """Let the reader come to an end after what is there."""
+        if not self._ended:
+            self._ended = True
+            self.bus.forget(self)
+            self._messages.put_nowait(None)
+
+
+@dataclass(eq=False)
+class _Request:
+    """A request on its way; `reply` stays None when nobody listens."""
+
+    bus: InMemoryMessageBus
+    reply_to: str
+    reply: BusMessage | None = None
+    settled: anyio.Event = field(default_factory=anyio.Event)
+
+    def settle(self, reply: BusMessage | None) -> None:
+        """Take the first answer."""
+        if not self.settled.is_set():
+            self.reply = reply
+            self.settled.set()

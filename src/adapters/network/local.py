@@ -1,0 +1,39 @@
+"""The TCP ports of this machine, by trying to bind them."""
+
+import errno
+import socket
+
+# Somebody has the port, or the system keeps it.
+_REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EPERM}
+# The system has no such addresses: then nobody can listen on them, and nobody has to.
+_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+
+class LocalNetwork:
+    """A `Network` that binds the wildcard addresses of IPv4 and IPv6 in turn, as a server would.
+
+    SO_REUSEADDR, which servers set: without it a port looks taken for the minute that connections of
+    its last owner rest in TIME_WAIT. On Linux it never lets us beside a socket that listens.
+    No SO_REUSEPORT: with it we could share the port of any listener that has it, as gRPC servers do.
+    """
+
+    def can_listen(self, port: int) -> bool:
+        if not 0 < port < 65536:
+            return False
+        return _can_bind(socket.AF_INET, "0.0.0.0", port) and _can_bind(socket.AF_INET6, "::", port)
+
+
+def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # Only IPv6: a socket for both would fail, and tell nothing, where IPv4 is switched off.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((address, port))
+    except OSError as error:
+        if error.errno in _REFUSED:
+            return False
+        if error.errno not in _NO_SUCH_FAMILY:  # out of file descriptors, say: that is not about the port
+            raise
+    return True

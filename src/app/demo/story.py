@@ -1,0 +1,123 @@
+"""The demo's story, told to whatever cluster it is given: real parts, or everything in memory."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from ...domain.errors import BackendUnavailable, WorkerError
+from ...domain.galleries import Gallery
+from ...domain.messages.backend_list import NodeBackendInfo
+from ...domain.ports.backend_client import ModelToLoad
+from ..simulator.frontend import SimulatedFrontend
+from .leftovers import Leftover
+from .report import StepReport
+
+BACKEND = "minilm"
+MODEL = "all-MiniLM-L6-v2"
+SENTENCES = ("A man is eating food.", "A man eats something.", "The stock market fell.")
+_GONE_S = 30.0  # a stop takes Free and the grace at the most
+
+
+@dataclass(eq=False)
+class DemoFailed(WorkerError):
+    """Something in the story did not go as it must."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Stage(Protocol):
+    """A cluster of one worker for the story to play on."""
+
+    frontend: SimulatedFrontend
+    node_name: str
+
+    async def prepare_backend(self) -> tuple[Gallery, str]:
+        """Put the example backend where a gallery lists it; returns the gallery and a remark."""
+
+    async def start_worker(self) -> str:
+        """Start the worker; returns a remark."""
+
+    def model_files(self) -> Mapping[str, Path]:
+        """Local files of the model, by the name they are staged under."""
+
+    async def stop_worker(self) -> str:
+        """Stop the worker in good order and wait for its end; returns a remark."""
+
+    async def leftovers(self) -> Sequence[Leftover]:
+        """What is still there although it should be gone."""
+
+
+async def tell(stage: Stage, report: StepReport) -> None:
+    """Play the story from the first step to the last.
+
+    Raises:
+        DemoFailed: a step went wrong; the text says what was expected.
+        WorkerError: a part refused.
+    """
+    with report.step("pack the example backend, list it in a gallery") as detail:
+        gallery, remark = await stage.prepare_backend()
+        detail.append(remark)
+    with report.step("start the worker") as detail:
+        detail.append(await stage.start_worker())
+    with report.step("the worker registers and is healthy") as detail:
+        node = await stage.frontend.wait_for_node(stage.node_name, "healthy")
+        detail.append(f"node {node}")
+    with report.step(f"backend.install {BACKEND}: from the gallery to a running process") as detail:
+        address = await stage.frontend.install(node, BACKEND, model_id=MODEL, galleries=(gallery,))
+        detail.append(address)
+    with report.step("backend.list shows it") as detail:
+        detail.append(_described(await stage.frontend.list_backends(node)))
+    with report.step("stage the model files, hashes verified") as detail:
+        remote = await stage.frontend.stage_model(node, MODEL, stage.model_files())
+        detail.append(", ".join(sorted(remote)))
+    with report.step("LoadModel"):
+        weights, tokenizer = remote["model.safetensors"], remote.get("tokenizer.json", "")
+        model = ModelToLoad(name="model.safetensors", file=weights, tokenizer=tokenizer)
+        await stage.frontend.load_model(address, model)
+    with report.step(f"embed {len(SENTENCES)} sentences") as detail:
+        vectors = [await stage.frontend.embed(address, sentence) for sentence in SENTENCES]
+        detail.append(f"{len(vectors[0])} dimensions")
+    cosines = [[cosine(one, other) for other in vectors] for one in vectors]
+    report.similarities(SENTENCES, cosines)
+    if not cosines[0][1] > 0.5 > abs(cosines[0][2]):
+        raise DemoFailed("the embeddings make no sense: like sentences must be near, unlike ones far")
+    with report.step("backend.stop ends the process"):
+        await stage.frontend.stop(node, MODEL)
+        await _until_gone(stage.frontend, address)
+    with report.step("the worker stops: drain, deregister, exit") as detail:
+        detail.append(await stage.stop_worker())
+    with report.step("nothing is left: no process, no port, no temporary file"):
+        if left := await stage.leftovers():
+            raise DemoFailed("left behind: " + "; ".join(str(each) for each in left))
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """The cosine of the angle between two vectors of one length."""
+    product = math.fsum(a * b for a, b in zip(one, other, strict=True))
+    return product / (math.hypot(*one) * math.hypot(*other))
+
+
+def _described(backends: Sequence[NodeBackendInfo]) -> str:
+    if not any(backend.name == BACKEND for backend in backends):
+        raise DemoFailed(f"backend.list does not show {BACKEND}: {backends}")
+    return ", ".join(
+        backend.name + (f" {backend.digest[:19]}" if backend.digest else "") for backend in backends
+    )
+
+
+async def _until_gone(frontend: SimulatedFrontend, address: str) -> None:
+    with anyio.move_on_after(_GONE_S):
+        while True:
+            try:
+                await frontend.inference.health(address, timeout_s=1)
+            except BackendUnavailable:
+                return
+            await anyio.sleep(0.05)
+    raise DemoFailed(f"{address} still answers {_GONE_S:g} s after backend.stop")

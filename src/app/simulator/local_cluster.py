@@ -1,0 +1,264 @@
+"""A cluster of real parts on this machine: a NATS server, the simulated frontend, worker processes.
+
+The demo plays on it, system tests and benchmarks use it. Everything lives below one directory and ends
+with the `async with` block, whatever happens.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+from ...adapters.grpc.backend_client import GrpcBackendClient
+from ...adapters.http_server.serve import HttpServer
+from ...adapters.memory.frontend import InMemoryFrontend
+from ...adapters.nats.bus import NatsMessageBus
+from ...adapters.system_clock import SystemClock
+from ...domain.errors import WorkerError
+from .frontend import SimulatedFrontend
+from .frontend_http import frontend_app
+
+TOKEN = "demo-token"  # noqa: S105 - of clusters that live for seconds, on loopback
+_COMES_UP_S = 20.0
+_GOES_DOWN_S = 60.0
+_LOG_TAIL_LINES = 20
+_PORTS_PER_WORKER = 40
+
+
+@dataclass(eq=False)
+class ServerMissing(WorkerError):
+    """A server program the cluster needs is not installed."""
+
+    program: str
+
+    def __str__(self) -> str:
+        return f"{self.program} is not installed; install localai-worker[demo], which brings it"
+
+
+@dataclass(eq=False)
+class PartFailed(WorkerError):
+    """A process of the cluster ended or did not come up; `log` are its last lines."""
+
+    what: str
+    log: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; its last words:\n{self.log or '(nothing)'}"
+
+
+@dataclass
+class WorkerProcess:
+    """`localai-worker run` as a process of its own, in a group of its own."""
+
+    name: str
+    process: Process
+    directory: Path
+    log: Path
+    base_port: int
+    stopping: bool = False
+
+    @property
+    def http_address(self) -> str:
+        """Where its file server listens."""
+        return f"127.0.0.1:{self.base_port - 1}"
+
+    @property
+    def ports(self) -> range:
+        """Its HTTP port and the ports of its backends."""
+        return range(self.base_port - 1, self.base_port + _PORTS_PER_WORKER)
+
+    async def watch(self) -> None:
+        """Raise as soon as it ends without having been asked to.
+
+        Raises:
+            PartFailed: with how it ended and the end of its log.
+        """
+        code = await self.process.wait()
+        if not self.stopping:
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            raise PartFailed(
+                f"the worker process {self.name} ended ({how}) in the middle of its work", self.tail()
+            )
+
+    async def stop(self) -> int:
+        """SIGTERM, and its exit code once it has ended.
+
+        Raises:
+            PartFailed: it is still there after a minute.
+        """
+        self.stopping = True
+        self.process.send_signal(signal.SIGTERM)
+        with anyio.move_on_after(_GOES_DOWN_S):
+            return await self.process.wait()
+        raise PartFailed(f"the worker process {self.name} does not end on SIGTERM", self.tail())
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        return _tail(self.log)
+
+
+@dataclass
+class LocalCluster:
+    """The parts that every worker of the cluster shares."""
+
+    directory: Path
+    registry: InMemoryFrontend
+    frontend: SimulatedFrontend
+    nats_port: int
+    frontend_port: int
+    token: str
+    workers: list[WorkerProcess] = field(default_factory=list)
+
+    def home(self, name: str) -> Path:
+        """The directory of the worker `name`: `backends`, `models` and its other directories below it."""
+        return self.directory / name
+
+    async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
+        """Start a worker process called `name`; `SimulatedFrontend.wait_for_node` tells when it is up."""
+        home = self.home(name)
+        home.mkdir(parents=True, exist_ok=True)
+        base_port = _free_ports(_PORTS_PER_WORKER) + 1
+        settings = {
+            "LOCALAI_ADDR": f"127.0.0.1:{base_port}",
+            "LOCALAI_HTTP_ADDR": f"127.0.0.1:{base_port - 1}",
+            "LOCALAI_GRPC_MAX_PORT": str(base_port + _PORTS_PER_WORKER - 1),
+            "LOCALAI_NODE_NAME": name,
+            "LOCALAI_REGISTER_TO": f"http://127.0.0.1:{self.frontend_port}",
+            "LOCALAI_REGISTRATION_TOKEN": self.token,
+            "LOCALAI_NATS_URL": f"nats://127.0.0.1:{self.nats_port}",
+            "LOCALAI_BACKENDS_PATH": str(home / "backends"),
+            "LOCALAI_MODELS_PATH": str(home / "models"),
+            "LOCALAI_HEARTBEAT_INTERVAL": "2s",
+        }
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("LOCALAI_")}
+        log = home / "worker.log"
+        with log.open("ab") as output:
+            process = await anyio.open_process(
+                [sys.executable, "-m", "localai_worker", "run"],
+                cwd=home,
+                env={**inherited, **settings, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        worker = WorkerProcess(name, process, home, log, base_port)
+        self.workers.append(worker)
+        return worker
+
+
+@asynccontextmanager
+async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator[LocalCluster]:
+    """Real parts below `directory`, which is the caller's to make and remove.
+
+    Raises:
+        ServerMissing, PartFailed: the NATS server cannot be started.
+    """
+    nats_port = _free_ports(1)
+    async with _nats_server(directory, nats_port), anyio.create_task_group() as tasks:
+        registry = InMemoryFrontend(token=token, clock=SystemClock())
+        http = HttpServer(frontend_app(registry), "127.0.0.1", 0)
+        frontend_port: int = await tasks.start(http.serve)
+        bus = NatsMessageBus(f"nats://127.0.0.1:{nats_port}", client_name="simulated-frontend")
+        with anyio.fail_after(_COMES_UP_S):
+            await bus.open()
+        frontend = SimulatedFrontend(
+            bus=bus, registry=registry, inference=GrpcBackendClient(token), token=token
+        )
+        cluster = LocalCluster(directory, registry, frontend, nats_port, frontend_port, token)
+        try:
+            yield cluster
+        finally:
+            with anyio.CancelScope(shield=True):
+                for worker in cluster.workers:
+                    await _end(worker)
+                await bus.close()
+            tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _nats_server(directory: Path, port: int) -> AsyncIterator[None]:
+    program = shutil.which(
+        "nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if program is None:
+        raise ServerMissing("nats-server")
+    log = directory / "nats-server.log"
+    server = await anyio.open_process(
+        [program, "--addr", "127.0.0.1", "--port", str(port), "--log", str(log)],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        with anyio.move_on_after(_COMES_UP_S) as limit:
+            while not _listens(port):
+                if server.returncode is not None:
+                    raise PartFailed(f"nats-server ended with exit code {server.returncode}", _tail(log))
+                await anyio.sleep(0.02)
+        if limit.cancelled_caught:
+            raise PartFailed(f"nats-server does not listen after {_COMES_UP_S:g} s", _tail(log))
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            if server.returncode is None:
+                server.terminate()
+            with anyio.move_on_after(5) as limit:
+                await server.wait()
+            if limit.cancelled_caught:
+                server.kill()
+                await server.wait()
+            await server.aclose()
+
+
+async def _end(worker: WorkerProcess) -> None:
+    """Whatever state it is in: TERM, ten seconds, KILL."""
+    worker.stopping = True
+    if worker.process.returncode is None:
+        worker.process.terminate()
+        with anyio.move_on_after(10) as limit:
+            await worker.process.wait()
+        if limit.cancelled_caught:
+            worker.process.kill()
+    await worker.process.wait()
+    await worker.process.aclose()
+
+
+def _free_ports(count: int) -> int:
+    """The first of `count` consecutive free ports, below the range the system gives to clients."""
+    for first in range(20000 + os.getpid() % 5000, 32000, count):
+        if all(_can_bind(port) for port in range(first, first + count)):
+            return first
+    raise PartFailed(f"no {count} consecutive free TCP ports between 20000 and 32000", "")
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+def _listens(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _tail(log: Path) -> str:
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])

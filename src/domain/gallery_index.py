@@ -1,0 +1,231 @@
+"""Gallery entries, and which of them a requested name means on this host."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self
+
+from .backend import BackendName, parse_backend_name
+from .capability_rules import CapabilityRules
+from .errors import ArtifactInvalid, ArtifactUnavailable, GalleryUnreadable, UnsupportedSource, WorkerError
+from .messages.error_text import go_quote
+from .ports.artifacts import GalleryIndexSource
+
+
+class NamedGallery(Protocol):
+    """The part of a gallery that finding an entry needs."""
+
+    @property
+    def name(self) -> str:
+        """What stands before the `@` of a qualified backend name."""
+
+    @property
+    def url(self) -> str:
+        """Where its index lies."""
+
+
+@dataclass(eq=False)
+class NoSuchBackend(WorkerError):
+    """No gallery has an entry of this name that runs on this host."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"no backend found with name {go_quote(self.name)}"
+
+
+@dataclass(eq=False)
+class NoBackendForHost(WorkerError):
+    """A meta backend names a concrete one for this host that no gallery has."""
+
+    capabilities: Mapping[str, str]
+
+    def __str__(self) -> str:
+        pairs = (f"{go_quote(key)}:{go_quote(name)}" for key, name in sorted(self.capabilities.items()))
+        return f"no backend found with capabilities map[{' '.join(pairs)}]"
+
+
+@dataclass(eq=False)
+class NestedMetaBackend(WorkerError):
+    """A meta backend leads to another one."""
+
+    def __str__(self) -> str:
+        return "meta backends cannot be installed directly"
+
+
+@dataclass(eq=False)
+class EmptyBackendName(WorkerError):
+    """A request that names no backend."""
+
+    def __str__(self) -> str:
+        return "backend name is empty"
+
+
+@dataclass(eq=False)
+class InvalidGalleryEntry(WorkerError):
+    """An entry of a gallery that cannot be used; the others can."""
+
+    gallery: str
+    entry: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f'entry "{self.entry}" of gallery "{self.gallery}" is invalid: {self.reason}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GalleryEntry:
+    """What a gallery offers under one name: a payload, or (meta) a choice of other entries by host.
+
+    `sources` has the payload's uri and its mirrors, in the order to try them.
+    Source: LocalAI core/gallery/backend_types.go.
+    """
+
+    name: BackendName
+    gallery_url: str
+    alias: str = ""
+    version: str = ""
+    uri: str = ""
+    mirrors: tuple[str, ...] = ()
+    capabilities: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_meta(self) -> bool:
+        return bool(self.capabilities) and not self.uri
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.uri, *self.mirrors)
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, object], gallery: NamedGallery) -> Self:
+        """The entry as the index wrote it; unknown keys are ignored, absent ones are empty.
+
+        Raises:
+            InvalidGalleryEntry: a field is not of its type.
+            UnsafeBackendName: its name cannot be a directory's.
+        """
+        name = str(fields.get("name", ""))
+
+        def invalid(key: str, wanted: str) -> InvalidGalleryEntry:
+            return InvalidGalleryEntry(gallery.name, name, f"{key} is {fields[key]!r}, not {wanted}")
+
+        def text(key: str) -> str:
+            value = fields.get(key, "")
+            if not isinstance(value, str):
+                raise invalid(key, "a text")
+            return value
+
+        mirrors = fields.get("mirrors") or []
+        if not isinstance(mirrors, list) or not all(isinstance(mirror, str) for mirror in mirrors):
+            raise invalid("mirrors", "a list of texts")
+        capabilities = fields.get("capabilities") or {}
+        if not isinstance(capabilities, dict) or not all(
+            isinstance(part, str) for pair in capabilities.items() for part in pair
+        ):
+            raise invalid("capabilities", "a map of texts")
+        return cls(
+            name=parse_backend_name(text("name")),
+            gallery_url=gallery.url,
+            alias=text("alias"),
+            version=text("version"),
+            uri=text("uri"),
+            mirrors=tuple(mirrors),
+            capabilities=capabilities,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryChoice:
+    """What a requested name means: `concrete` has the payload, and is `requested` itself unless meta."""
+
+    requested: GalleryEntry
+    concrete: GalleryEntry
+
+
+@dataclass
+class GalleryIndexes:
+    """Finds entries in galleries, for a host of `capability`.
+
+    Galleries are read in order and only as far as needed; an unreadable one fails the search, because
+    a later gallery must not answer for it. Entries that do not run on this host count as absent.
+    `file://` indexes must lie below `trusted_root`.
+    """
+
+    source: GalleryIndexSource
+    trusted_root: Path
+    capability: str
+    rules: CapabilityRules
+
+    async def choose(self, name: str, galleries: Sequence[NamedGallery]) -> GalleryChoice:
+        """The entry that `name` means, first in gallery and file order, letter case ignored.
+
+        `name` is an entry's name, or `<gallery>@<entry>`; `/` in it reads as `__`. Aliases are not names.
+        A meta entry's concrete one is looked for in all galleries.
+        Source: LocalAI core/gallery/backends.go, core/gallery/models.go (FindGalleryElement).
+
+        Raises:
+            EmptyBackendName, NoSuchBackend, NoBackendForHost, NestedMetaBackend, InvalidGalleryEntry,
+            UnsafeBackendName, GalleryUnreadable.
+        """
+        if not name:
+            raise EmptyBackendName
+        wanted = name.replace("/", "__").casefold()
+        reading = _Reading(self.source, self.trusted_root, galleries)
+        if "@" in wanted:
+            requested = await self._first(reading, lambda prefix, entry: prefix + entry == wanted, wanted)
+        else:
+            requested = await self._first(reading, lambda _, entry: entry == wanted)
+        if requested is None:
+            raise NoSuchBackend(name)
+        if not requested.is_meta:
+            return GalleryChoice(requested, requested)
+        target = (self.rules.choose(self.capability, requested.capabilities) or "").casefold()
+        concrete = await self._first(reading, lambda _, entry: entry == target)
+        if concrete is None:
+            raise NoBackendForHost(requested.capabilities)
+        if concrete.is_meta:
+            raise NestedMetaBackend
+        return GalleryChoice(requested, concrete)
+
+    async def _first(
+        self, reading: "_Reading", is_wanted: Callable[[str, str], bool], qualified: str = ""
+    ) -> GalleryEntry | None:
+        async for gallery, fields in reading.entries(qualified):
+            name = fields.get("name")
+            if isinstance(name, str) and is_wanted(f"{gallery.name}@".casefold(), name.casefold()):
+                entry = GalleryEntry.from_mapping(fields, gallery)
+                if self._runs_here(entry):
+                    return entry
+        return None
+
+    def _runs_here(self, entry: GalleryEntry) -> bool:
+        if entry.is_meta:
+            return self.rules.choose(self.capability, entry.capabilities) is not None
+        return self.rules.is_compatible(self.capability, entry.name, entry.uri)
+
+
+@dataclass
+class _Reading:
+    """The indexes of one search, each read once, when first needed."""
+
+    source: GalleryIndexSource
+    trusted_root: Path
+    galleries: Sequence[NamedGallery]
+    _indexes: dict[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+
+    async def entries(self, qualified: str) -> AsyncIterator[tuple[NamedGallery, Mapping[str, object]]]:
+        """All entries in order; for a qualified name (case-folded) only those of galleries it can mean."""
+        for gallery in self.galleries:
+            if not qualified or qualified.startswith(f"{gallery.name}@".casefold()):
+                for fields in await self._index(gallery):
+                    yield gallery, fields
+
+    async def _index(self, gallery: NamedGallery) -> Sequence[Mapping[str, object]]:
+        if gallery.url not in self._indexes:
+            try:
+                index = await self.source.read(gallery.url, trusted_root=self.trusted_root)
+            except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
+                raise GalleryUnreadable(gallery.name, gallery.url, str(error)) from error
+            self._indexes[gallery.url] = index
+        return self._indexes[gallery.url]

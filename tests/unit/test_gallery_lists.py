@@ -1,0 +1,87 @@
+"""Gallery lists, as flags, variables and install requests carry them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from localai_worker.domain.galleries import Gallery, GalleryListUnreadable, parse_galleries
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/backends/galleries-env.json").read_text())
+
+
+def test_the_seed_form_has_names_and_urls() -> None:
+    assert parse_galleries(GOLDEN["seed"]) == (
+        Gallery("localai", "github:mudler/LocalAI/backend/index.yaml@master"),
+        Gallery("site", "https://example.invalid/index.yaml"),
+    )
+
+
+def test_the_newer_form_adds_mirrors_and_a_signature_policy() -> None:
+    (gallery,) = parse_galleries(GOLDEN["newer"])
+    assert gallery.mirrors == ("https://mirror.example.invalid/index.yaml",)
+    assert gallery.verification is not None
+    assert gallery.verification["issuer"] == "https://token.actions.githubusercontent.com"
+    assert hash(gallery) == hash(parse_galleries(GOLDEN["newer"])[0])
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "  []\n"])
+def test_null_and_the_empty_list_are_no_galleries(text: str) -> None:
+    assert parse_galleries(text) == ()
+
+
+def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
+    text = '[{"NAME":"a","Url":"https://a","Mirrors":["https://b"],"colour":"red","verification":null}]'
+    assert parse_galleries(text) == (Gallery("a", "https://a", ("https://b",)),)
+
+
+def test_null_is_the_zero_value_everywhere() -> None:
+    text = '[null, {"name":null,"url":"u","mirrors":null}, {"mirrors":[null]}]'
+    assert parse_galleries(text) == (Gallery("", ""), Gallery("", "u"), Gallery("", "", ("",)))
+
+
+def test_half_a_surrogate_pair_becomes_a_character_that_can_be_written() -> None:
+    (gallery,) = parse_galleries('[{"name":"x\\ud800"}]')
+    assert gallery.name == "x�"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[", "Expecting"),
+        ("[] x", "Extra data"),
+        ("{}", "an object, not a list"),
+        ('"[]"', "a text, not a list"),
+        ("7", "a number, not a list"),
+        ("NaN", "NaN is not JSON"),
+        ("[1]", "entry 1 is a number, not an object"),
+        ('[{}, ["u"]]', "entry 2 is a list, not an object"),
+        ('[{"url":1}]', "entry 1: url is a number, not a text"),
+        ('[{"name":true}]', "entry 1: name is a boolean, not a text"),
+        ('[{"mirrors":"u"}]', "entry 1: mirrors is a text"),
+        ('[{"mirrors":[[]]}]', "entry 1: a mirror is a list"),
+        ('[{"verification":"none"}]', "entry 1: verification is a text"),
+        ("[" * 100_000, "recursion"),
+        ("[" + "1" * 5000 + "]", "digits"),
+    ],
+)
+def test_what_is_no_gallery_list_says_where(text: str, reason: str) -> None:
+    with pytest.raises(GalleryListUnreadable, match=reason):
+        parse_galleries(text)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["name", "URL", "mirrors", "x"]), inner),
+)
+
+
+@given(_json)
+def test_any_json_is_a_list_of_galleries_or_an_error(document: object) -> None:
+    try:
+        galleries = parse_galleries(json.dumps(document))
+    except GalleryListUnreadable:
+        return
+    assert all(isinstance(gallery.url, str) for gallery in galleries)
