@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
+
 from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
 from localai_worker.adapters.artifacts.ocifile import ImageFiles

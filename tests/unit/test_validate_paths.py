@@ -5,6 +5,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.errors import PathEscapes, WorkerError
 from localai_worker.domain.validate_paths import FileRoots, InvalidKey, KeyRequired, locate_key
 

@@ -1,7 +1,6 @@
 """The demo in one process: every adapter in memory, no network, no download, the same story."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import anyio
 
 from ...domain.galleries import Gallery
 from ..container import Container, build_worker
-from ..memory_container import InMemoryContainer
 from ..simulator.frontend import SimulatedFrontend
 from ..worker import Worker
 from .leftovers import Leftover

@@ -35,8 +35,11 @@ class DemoFailed(WorkerError):
 class Stage(Protocol):
     """A cluster of one worker for the story to play on."""
 
-    frontend: SimulatedFrontend
-    node_name: str
+    @property
+    def frontend(self) -> SimulatedFrontend: ...
+
+    @property
+    def node_name(self) -> str: ...
 
     async def prepare_backend(self) -> tuple[Gallery, str]:
         """Put the example backend where a gallery lists it; returns the gallery and a remark."""
