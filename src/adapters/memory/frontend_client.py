@@ -54,7 +54,7 @@ class InMemoryFrontendClient:
 
     async def close(self) -> None:
         """Nothing is held open."""
-        await checkpoint()
+        await anyio.lowlevel.checkpoint()
 
     @property
     def _authorization(self) -> str:
