@@ -1,6 +1,6 @@
 """A whole worker in memory for tests, and the frontend's end of its bus."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ import anyio
 from localai_worker.adapters.memory.bus import InMemoryMessageBus
 from localai_worker.adapters.memory.frontend import InMemoryFrontend
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
-from localai_worker.app.container import build_worker
-from localai_worker.app.memory_container import InMemoryContainer
+from localai_worker.app.container import Container, build_worker
+from localai_worker.app.memory_container import MemoryParts, in_memory
 from localai_worker.app.resolve_settings import resolve_settings
 from localai_worker.app.settings import Settings
 from localai_worker.app.worker import Worker
@@ -46,17 +46,18 @@ def memory_settings(**environment: str) -> Settings:
 class MemoryNode:
     """A worker in memory, its surroundings, and a bus for whoever plays the frontend."""
 
-    container: InMemoryContainer
+    container: Container
+    parts: MemoryParts
     worker: Worker
     bus: InMemoryMessageBus
 
     @property
     def machine(self) -> InMemoryMachine:
-        return self.container.machine()
+        return self.parts.machine()
 
     @property
     def registry(self) -> InMemoryFrontend:
-        return self.container.registry()
+        return self.parts.registry()
 
     @property
     def subjects(self) -> NodeSubjects:
@@ -70,11 +71,11 @@ class MemoryNode:
     def offer(self, name: str, program: FakeProgram | None = None) -> None:
         """List the backend `name` in the gallery; it runs `program`."""
         uri = f"ocifile:///images/{name}.tar"
-        source = self.container.gallery_source()
+        source = self.parts.gallery_source()
         source.indexes[GALLERY.url] = [*source.indexes.get(GALLERY.url, ()), {"name": name, "uri": uri}]
-        self.container.artifacts().trees[uri] = {"run.sh": b"#!/bin/sh\n"}
+        self.parts.artifacts().trees[uri] = {"run.sh": b"#!/bin/sh\n"}
         if program is not None:
-            self.container.processes().programs[name] = program
+            self.parts.processes().programs[name] = program
 
     async def install(self, backend: str, model: str = "", **fields: object) -> BackendInstallReply:
         """Send one install as a frontend would and return the reply."""
@@ -83,19 +84,16 @@ class MemoryNode:
         return BackendInstallReply.from_wire(reply)
 
 
-def memory_container(settings: Settings, environment: Mapping[str, str] | None = None) -> InMemoryContainer:
-    return InMemoryContainer(settings=settings, environment=environment or {"PATH": "/bin"})
-
-
 @asynccontextmanager
 async def memory_node(**environment: str) -> AsyncIterator[MemoryNode]:
     """A worker that is up; leaving stops it in good order."""
-    container = memory_container(memory_settings(**environment))
+    container = Container(settings=memory_settings(**environment), environment={"PATH": "/bin"})
+    parts = in_memory(container)
     worker = await build_worker(container)
     bus = InMemoryMessageBus(container.broker())
     await bus.open()
     async with anyio.create_task_group() as tasks:
         await tasks.start(worker.run)
-        yield MemoryNode(container, worker, bus)
+        yield MemoryNode(container, parts, worker, bus)
         worker.stop_requested.set()
     await bus.close()

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+
 from localai_worker.adapters.hardware.local import LocalHardware
 from localai_worker.adapters.memory.hardware import InMemoryHardware
 from localai_worker.domain.ports.hardware import Gpu, Hardware, HardwareProbe, Memory

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from localai_worker.adapters.hardware.local import LocalHardware
 
 MIB = 1024 * 1024

@@ -9,6 +9,7 @@ import pytest
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
 from localai_worker.domain.messages.backend_list import BackendListReply
+from localai_worker.domain.messages.node_status import LoadedModel
 from tests.memory_worker import GALLERIES, MemoryNode, memory_node
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
@@ -68,7 +69,7 @@ async def test_an_endless_last_word_is_cut_to_fit_the_bus(node: MemoryNode) -> N
 
 async def test_a_name_that_is_a_path_is_refused(node: MemoryNode) -> None:
     """N-B7: nothing outside the backends directory is ever started."""
-    node.container.filesystem().put(node.worker.files.roots.models / "evil" / "run.sh", b"#!/bin/sh\n")
+    node.parts.filesystem().put(node.worker.files.roots.models / "evil" / "run.sh", b"#!/bin/sh\n")
     for name in ("../models/evil", "/node/models/evil", "..", ""):
         reply = await node.install(name, "m")
         assert not reply.success, name
@@ -76,7 +77,9 @@ async def test_a_name_that_is_a_path_is_refused(node: MemoryNode) -> None:
     assert node.machine.processes == []
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"backend":1}', b"\xff\xfe", b'{"replica_index":1.0}'])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b'{"backend":1}', b"\xff\xfe", b'{"replica_index":1.0}']
+)
 async def test_a_malformed_install_is_answered_and_has_no_effect(node: MemoryNode, payload: bytes) -> None:
     reply = json.loads(await node.bus.request(node.subjects.install, payload, timeout_s=5))
     assert reply["success"] is False
@@ -165,7 +168,7 @@ async def test_an_install_during_shutdown_is_refused_with_the_reason(node: Memor
     """N-B11: while the worker drains, nothing new is started and the frontend is told why."""
     await node.install("llama-cpp", "qwen")
     (row,) = node.registry.nodes.values()
-    row.load("qwen", "gpu1.example.com:50052", in_flight=1)
+    row.models["qwen", 0] = LoadedModel(model_name="qwen", in_flight=1)
     node.registry.generation = "seed"  # a newer frontend forgets its rows when it drains
     node.worker.stop_requested.set()
     await anyio.sleep(1)
@@ -176,17 +179,16 @@ async def test_an_install_during_shutdown_is_refused_with_the_reason(node: Memor
 async def test_an_install_cut_by_the_end_of_the_worker_is_answered() -> None:
     """G-W19: the frontend hears that the worker went, it does not wait out its timeout."""
     replies: list[str] = []
-    async with anyio.create_task_group() as tasks:
-        async with memory_node() as node:
-            node.offer("slow", FakeProgram(backend=FakeBackend(health="LOADING")))
+    async with anyio.create_task_group() as tasks, memory_node() as node:
+        node.offer("slow", FakeProgram(backend=FakeBackend(health="LOADING")))
 
-            async def install() -> None:
-                replies.append((await node.install("slow", "m")).error)
+        async def install() -> None:
+            replies.append((await node.install("slow", "m")).error)
 
-            tasks.start_soon(install)
-            await anyio.sleep(1)
-            node.worker.stop_requested.set()
-            await anyio.sleep(60)
+        tasks.start_soon(install)
+        await anyio.sleep(1)
+        node.worker.stop_requested.set()
+        await anyio.sleep(60)
     assert len(replies) == 1
     assert "stopped during startup" in replies[0] or "shutting down" in replies[0]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pynvml
 import pytest
+
 from localai_worker.adapters.hardware.local import LocalHardware, go_architecture
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 

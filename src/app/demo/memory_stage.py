@@ -8,6 +8,7 @@ import anyio
 
 from ...domain.galleries import Gallery
 from ..container import Container, build_worker
+from ..memory_container import MemoryParts
 from ..simulator.frontend import SimulatedFrontend
 from ..worker import Worker
 from .leftovers import Leftover
@@ -21,9 +22,10 @@ _STOPS_S = 30.0
 
 @dataclass
 class MemoryStage:
-    """A `Stage` around an `InMemoryContainer`; `files` are stand-ins for the model's files."""
+    """A `Stage` around a `Container` whose outside is `parts`; `files` stand in for the model's."""
 
     container: Container
+    parts: MemoryParts
     frontend: SimulatedFrontend
     tasks: anyio.abc.TaskGroup
     files: Mapping[str, Path]
@@ -32,8 +34,8 @@ class MemoryStage:
     _ended: anyio.Event = field(default_factory=anyio.Event, init=False)
 
     async def prepare_backend(self) -> tuple[Gallery, str]:
-        self.container.gallery_source().indexes[_INDEX] = [{"name": BACKEND, "uri": _PAYLOAD}]
-        self.container.artifacts().trees[_PAYLOAD] = {"run.sh": b"#!/bin/sh\n"}
+        self.parts.gallery_source().indexes[_INDEX] = [{"name": BACKEND, "uri": _PAYLOAD}]
+        self.parts.artifacts().trees[_PAYLOAD] = {"run.sh": b"#!/bin/sh\n"}
         return Gallery("demo", _INDEX), "a fake backend that embeds by hashing word parts"
 
     async def start_worker(self) -> str:
@@ -58,7 +60,7 @@ class MemoryStage:
         return "drained and deregistered"
 
     async def leftovers(self) -> Sequence[Leftover]:
-        machine, filesystem = self.container.machine(), self.container.filesystem()
+        machine, filesystem = self.parts.machine(), self.parts.filesystem()
         left = [Leftover(f"process {process.pid}") for process in machine.running]
         left += [Leftover(f"file {path}") for path in filesystem.files() if path.name.startswith(".")]
         return left
