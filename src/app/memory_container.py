@@ -1,5 +1,7 @@
 """A worker with every adapter in memory: for demos, users' tests and the simulator."""
 
+from typing import Any
+
 from dependency_injector import containers, providers
 
 from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
@@ -37,7 +39,7 @@ class MemoryParts(containers.DeclarativeContainer):
     """
 
     settings = providers.Dependency(instance_of=Settings)
-    file_app = providers.Dependency()
+    file_app: providers.Dependency[Any] = providers.Dependency()
 
     machine = providers.Singleton(InMemoryMachine)
     program = providers.Singleton(FakeProgram, listens_after_s=0.05)
