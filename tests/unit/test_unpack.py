@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from localai_worker.adapters.artifacts import tree as tree_module
 from localai_worker.adapters.artifacts.layers import apply_layer
 from localai_worker.adapters.artifacts.tree import TreeBuilder, TreeLimits
 from localai_worker.domain.errors import ArtifactInvalid, FileUnwritable, NoSpace, WorkerError
@@ -396,7 +395,7 @@ def test_what_the_file_system_refuses_is_no_fault_of_the_artifact(
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(tree_module.os, "write", refuse)
+    monkeypatch.setattr("localai_worker.adapters.artifacts.tree.os.write", refuse)
     with pytest.raises(wanted) as caught:
         arena.unpack(tar([entry("a/b", b"1")]))
     assert os.strerror(number) in str(caught.value)
