@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FrontendRefused, FrontendUnavailable, NodeForgotten
 from ...domain.messages.node_status import LoadedModel
@@ -51,6 +52,10 @@ class InMemoryFrontendClient:
     async def deregister(self, node_id: NodeId) -> None:
         async with self._call(wants=range(_OK, _OK + 1)):
             await self.frontend.deregister(node_id, self._authorization)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+        await checkpoint()
 
     @property
     def _authorization(self) -> str:
