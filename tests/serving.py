@@ -4,23 +4,22 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import uvicorn
-from starlette.types import ASGIApp
+from localai_worker.adapters.http_server.embedded import EmbeddedServer
+from localai_worker.adapters.http_server.serve import Application
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve `app` on a free port of this machine; yields its `host:port`."""
+async def serving(app: Application) -> AsyncIterator[str]:
+    """Serve `app` on a free port of this machine; yields its `host:port`.
+
+    Requests still running at the end are cancelled at once.
+    """
     # Only a socket that names its protocol gets TCP_NODELAY from asyncio; without it an answer takes 40 ms.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=0)
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        # Not serve(): it takes over the test runner's signal handlers.
-        await server.startup(sockets=[listener])
+        server = EmbeddedServer(app, keep_alive_s=5, grace_s=0)
+        await server.start(listener)
         try:
             yield "{}:{}".format(*listener.getsockname())
         finally:
-            await server.shutdown(sockets=[listener])
+            await server.stop()

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FrontendRefused, FrontendUnavailable, NodeForgotten
 from ...domain.messages.node_status import LoadedModel
@@ -53,8 +54,8 @@ class InMemoryFrontendClient:
             await self.frontend.deregister(node_id, self._authorization)
 
     async def close(self) -> None:
-        """Nothing is held open."""
-        await anyio.lowlevel.checkpoint()
+        """Nothing is held."""
+        await checkpoint()
 
     @property
     def _authorization(self) -> str:
