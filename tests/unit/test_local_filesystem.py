@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.adapters.filesystem import beneath, trees
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes, WorkerError

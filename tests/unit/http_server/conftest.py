@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from anyio import create_task_group
+
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.http_server.routes import file_routes
 from localai_worker.adapters.http_server.serve import HttpServer

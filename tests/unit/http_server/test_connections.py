@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from anyio import EndOfStream, Event, connect_tcp, fail_after
 from anyio.abc import SocketStream
+from starlette.datastructures import Headers
+
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.filesystem.transfers import LocalIncomingFile, LocalOutgoingFile
 from localai_worker.adapters.http_server import request
 from localai_worker.adapters.http_server.request import RequestBody
 from localai_worker.domain.errors import FileUnreadable
 from localai_worker.domain.ports.filesystem import RootedPath
-from starlette.datastructures import Headers
 
 from .conftest import Node
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from localai_worker.adapters.http_server.routes import BUS_DOWN
 
 from .conftest import Node

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from anyio import Event, connect_tcp, create_task_group, fail_after
+
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.http_server import embedded, serve
 from localai_worker.adapters.http_server.routes import file_routes
