@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from anyio import CancelScope
 
-CLEAN_UP_S = 2.0  # for a cancelled request to remove its temporary file
+CLEAN_UP_S = 0.9  # for a cancelled request to remove its temporary file
 
 
 class EmbeddedServer:

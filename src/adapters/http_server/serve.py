@@ -12,8 +12,8 @@ from anyio.abc import TaskStatus
 
 from ...domain.errors import WorkerError
 
-GRACE_S = 5.0  # as the upstream worker: requests still running at shutdown get this long
-KEEP_ALIVE_S = 90  # the frontend's own idle limit: we never close a connection it is about to reuse
+GRACE_S = 4.0  # with the clean-up after it within the 5 s the upstream worker gives requests at shutdown
+KEEP_ALIVE_S = 90  # as long as the frontend keeps an idle connection for its next request
 BACKLOG = 1024
 
 Message = MutableMapping[str, Any]
