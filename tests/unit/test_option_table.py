@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from localai_worker.app.flags import take_flags
+from localai_worker.app.flags import MissingValue, take_flags
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.options import Kind
 from localai_worker.app.settings import Settings
