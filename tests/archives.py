@@ -37,10 +37,10 @@ def directory(name: str, mode: int = 0o755, **fields: Any) -> tuple[tarfile.TarI
     return entry(name, type=tarfile.DIRTYPE, mode=mode, **fields)
 
 
-def tar(entries: Sequence[tuple[tarfile.TarInfo, bytes]], *, format: int = tarfile.PAX_FORMAT) -> bytes:
+def tar(entries: Sequence[tuple[tarfile.TarInfo, bytes]], *, form: int = tarfile.PAX_FORMAT) -> bytes:
     """The entries as a tar stream, however odd they are."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=format, errors="surrogateescape") as archive:
+    with tarfile.open(fileobj=stream, mode="w", format=form, errors="surrogateescape") as archive:
         for info, content in entries:
             archive.addfile(info, io.BytesIO(content))
     return stream.getvalue()

@@ -1,7 +1,7 @@
 """The container: the one module that names concrete adapters, each imported only when it is built.
 
-Every part can be replaced by overriding its provider; `InMemoryContainer` replaces all that touch the
-outside. Which bus is used is a setting (`bus=memory`), no code.
+Every part can be replaced by overriding its provider; `memory_container.in_memory` replaces all that touch
+the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,12 @@
 """Every `ArtifactSource` and `GalleryIndexSource` keeps these promises: the in-memory ones and the real."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
+
 from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
 from localai_worker.adapters.artifacts.ocifile import ImageFiles
@@ -15,8 +17,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable, NoSpace, UnsupportedSource
 from localai_worker.domain.ports.artifacts import ArtifactSource, GalleryIndexSource
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
-
-from .. import archives
+from tests import archives
 
 TREE = {"run.sh": b"#!/bin/sh\nexit 0\n", "lib/libfoo.so": b"\x7fELF" * 1000, "lib/deep/er/x": b""}
 
@@ -99,8 +100,6 @@ def directory_stage(top: Path) -> Stage:
         return str(top / "tree")
 
     def spoil(uri: str) -> None:
-        import os
-
         os.mkfifo(Path(uri) / "a-pipe")
 
     return disk_stage(top, offer, spoil, str(top / "elsewhere"), digest_known=False)

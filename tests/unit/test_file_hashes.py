@@ -4,6 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from anyio import Event, create_task_group, wait_all_tasks_blocked
+
 from localai_worker.adapters.memory.file_transfers import InMemoryOutgoingFile
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.domain import file_hashes

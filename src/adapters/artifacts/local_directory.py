@@ -1,6 +1,5 @@
 """Backends that lie unpacked in a local directory."""
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -34,8 +33,8 @@ class LocalDirectories:
             resolved = source.resolve(strict=True)
             if not resolved.is_dir():
                 raise ArtifactUnavailable(uri, "it is no directory")
-        except OSError as error:
-            raise ArtifactUnavailable(uri, error.strerror or str(error)) from error
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; links in a circle
+            raise ArtifactUnavailable(uri, getattr(error, "strerror", None) or str(error)) from error
         if into.resolve().is_relative_to(resolved):
             raise ArtifactInvalid(uri, f"it contains {into}, the place it would be copied to")
         tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled)
@@ -86,5 +85,4 @@ def _chunks(path: Path, uri: str) -> Iterator[bytes]:
 
 
 def _unreadable(uri: str, path: Path, error: OSError) -> ArtifactUnavailable:
-    reason = error.strerror or errno.errorcode.get(error.errno or 0, str(error))
-    return ArtifactUnavailable(uri, f"{path}: {reason}")
+    return ArtifactUnavailable(uri, f"{path}: {error.strerror or error}")

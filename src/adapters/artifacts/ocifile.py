@@ -1,7 +1,10 @@
 """Images saved to a local file: `ocifile://<path>`."""
 
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from anyio import from_thread, to_thread
 
@@ -33,13 +36,9 @@ class ImageFiles:
         path = Path(uri.removeprefix(SCHEME))
         if not path.is_absolute():
             raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise ArtifactUnavailable(uri, error.strerror or str(error)) from error
-        with file:
+        with _open_regular(path, uri) as file:
             check = from_thread.check_cancelled
-            archive = ImageArchive(file, path.stat().st_size, uri=uri, check_cancelled=check)
+            archive = ImageArchive(file, os.fstat(file.fileno()).st_size, uri=uri, check_cancelled=check)
             image = archive.image(self.platform)
             if not image.layers:
                 raise ArtifactInvalid(uri, "an image without layers")
@@ -55,3 +54,15 @@ class ImageFiles:
                 )
             tree.finish()
         return FetchedArtifact(digest=image.digest, size_bytes=tree.size_bytes)
+
+
+def _open_regular(path: Path, uri: str) -> BinaryIO:
+    try:
+        # Without O_NONBLOCK a pipe of this name would hold the thread until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ArtifactUnavailable(uri, getattr(error, "strerror", None) or str(error)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ArtifactUnavailable(uri, "it is no regular file")
+    return os.fdopen(descriptor, "rb")

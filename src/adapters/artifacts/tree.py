@@ -151,7 +151,9 @@ class TreeBuilder:
     def _locate(self, name: str) -> Path:
         """Where `name` lies, its parents created and resolved, itself not resolved."""
         parts = tuple(part for part in name.split("/") if part not in {"", "."})
-        if "\0" in name or ".." in parts:
+        if "\0" in name:
+            raise self._invalid(name, "a name with a NUL byte")
+        if ".." in parts:
             raise self._invalid(name, "a name that leaves the artifact")
         if not parts:
             return self.root

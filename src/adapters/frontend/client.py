@@ -11,12 +11,12 @@ from ipaddress import ip_address
 from urllib.parse import quote
 
 import anyio
-import httpx
 
 from ...domain.errors import FrontendRefused, FrontendUnavailable, MalformedMessage, NodeForgotten
 from ...domain.messages.node_status import LoadedModel, NodeError, decode_loaded_models
 from ...domain.messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from ...domain.node import NodeId
+from .slim_httpx import httpx
 
 CALL_S = 10.0
 

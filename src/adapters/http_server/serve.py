@@ -93,6 +93,8 @@ class HttpServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:  # getaddrinfo would quietly take another one
+        raise CannotListen(host, port, "there is no such port")
     try:
         if host == "":
             return _listen_everywhere(port)
@@ -102,6 +104,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return _listening(family, target)
     except OSError as error:
         raise CannotListen(host, port, error.strerror or str(error)) from error
+    except ValueError as error:  # a name that cannot be asked for
+        raise CannotListen(host, port, "there is no such host") from error
 
 
 def _listen_everywhere(port: int) -> socket.socket:
@@ -114,7 +118,8 @@ def _listen_everywhere(port: int) -> socket.socket:
 
 
 def _listening(family: int, target: Any, *, both_families: bool = False) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol spelt out asyncio switches Nagle's algorithm off; else every answer waits some 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

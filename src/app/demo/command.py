@@ -39,7 +39,9 @@ def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
     if failures:
         errors = Console(stderr=True, highlight=False)
         for failure in failures:
-            errors.print(f"demo: failed at '{escape(report.current)}': {escape(str(failure))}", soft_wrap=True)
+            errors.print(
+                f"demo: failed at '{escape(report.current)}': {escape(str(failure))}", soft_wrap=True
+            )
         return 1
     if interrupted:
         console.print("demo: interrupted, everything is cleaned up")
@@ -96,7 +98,7 @@ async def _play_for_real(keep: bool, report: StepReport) -> None:
 
 
 def find_example() -> Path:
-    """The example backend's directory: of the checkout this package runs from, or below the working directory.
+    """The example backend's directory: of this package's checkout, or below the working directory.
 
     Raises:
         DemoFailed: it is in neither; an installed package does not bring it.
