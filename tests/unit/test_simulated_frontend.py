@@ -230,9 +230,7 @@ async def test_a_listing_is_asked_for_and_read_as_recorded(cluster: Cluster, nam
         backends = await cluster.frontend.list_backends(NODE)
     assert cluster.heard == [(recorded["subject"], recorded["request_wire"].encode())]
     names = [row["name"] for row in recorded["reply"]["backends"] or ()]
-    assert [backend.name for backend in backends] == [
-        row["name"] for row in recorded["reply"]["backends"] or []
-    ]
+    assert [backend.name for backend in backends] == names
 
 
 async def test_a_failed_listing_raises_the_workers_text(cluster: Cluster) -> None:
