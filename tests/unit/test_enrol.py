@@ -28,6 +28,7 @@ TOKEN = "s3cret"
 RAM = Memory(64 * GIB, 48 * GIB)
 H100 = Gpu(vendor="nvidia", name="H100", total_bytes=80 * GIB, free_bytes=60 * GIB, compute_capability="9.0")
 SILENT = Gpu(vendor="intel", name="Arc", total_bytes=16 * GIB, free_bytes=None)
+SIZELESS = Gpu(vendor="vulkan", name="llvmpipe", total_bytes=None, free_bytes=5)
 BUSY = LoadedModel(model_name="qwen", address="gpu-1:50052", state="loaded", in_flight=1)
 
 
@@ -311,7 +312,7 @@ async def test_every_beat_tells_the_readings_of_the_moment() -> None:
     assert (node.row.available_vram, node.row.available_ram) == (60 * GIB, 7)
 
 
-@pytest.mark.parametrize("gpus", [(), (SILENT,)])
+@pytest.mark.parametrize("gpus", [(), (SILENT,), (SIZELESS,)])
 async def test_free_memory_that_is_unknown_is_left_out_of_a_beat(gpus: tuple[Gpu, ...]) -> None:
     """S-B23: a zero would tell the frontend that the node is full."""
     node = Node(filesystem=UnreadableDisk())
