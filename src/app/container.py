@@ -4,12 +4,11 @@ Every part can be replaced by overriding its provider; `memory_container.in_memo
 the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
-from dependency_injector import containers, providers
 
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
@@ -25,6 +24,7 @@ from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
 from .control_plane import ControlPlane
 from .settings import Settings
+from .slim_injector import containers, providers
 from .worker import Worker
 
 _FORCED_CAPABILITY = "LOCALAI_FORCE_META_BACKEND_CAPABILITY"
@@ -119,11 +119,12 @@ def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
     return file_routes(files, settings.registration_token, ready)
 
 
-def _http_server(app: Any, settings: Settings) -> Any:
+def _http_server(make_app: Callable[[], Any], settings: Settings) -> Any:
+    from ..adapters.http_server.lazy import LazyApplication
     from ..adapters.http_server.serve import HttpServer
 
     bind = settings.addresses.http_bind
-    return HttpServer(app, bind.host, bind.port)
+    return HttpServer(LazyApplication(make_app), bind.host, bind.port)
 
 
 def _profile(settings: Settings) -> NodeProfile:
@@ -192,7 +193,7 @@ class Container(containers.DeclarativeContainer):
         ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
     )
     file_app = providers.Singleton(_file_app, files, settings, bus)
-    http = providers.Singleton(_http_server, file_app, settings)
+    http = providers.Singleton(_http_server, file_app.provider, settings)
     installed = providers.Singleton(
         InstalledBackends,
         filesystem=filesystem,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...domain.errors import WorkerError
-from ..run import leaves
+from ..startup import leaves
 from .leftovers import end_processes_of
 from .report import StepReport
 from .story import DemoFailed, tell
