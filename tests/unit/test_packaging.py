@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -79,10 +79,16 @@ def imported_by(tree: ast.AST) -> Iterator[str]:
             yield ".".join(module.split(".")[:2]) if module.startswith("google.") else module.split(".")[0]
 
 
+@cache
+def installed_distributions() -> Mapping[str, list[str]]:
+    """By top-level module; cached, for it reads every file list of the environment."""
+    return packages_distributions()
+
+
 def distributions_of(module: str) -> set[str]:
     if module == "google.protobuf":
         return {"protobuf"}
-    return {normalised(name) for name in packages_distributions().get(module, ())}
+    return {normalised(name) for name in installed_distributions().get(module, ())}
 
 
 def test_every_import_is_a_declared_dependency() -> None:
