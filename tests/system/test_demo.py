@@ -173,5 +173,6 @@ async def test_an_impatient_user_who_interrupts_again_gets_the_same(tmp: Path) -
                 await anyio.sleep(0.005)
         demo.process.send_signal(signal.SIGINT)
         assert await demo.exit_code() == 130, demo.errors
+    assert demo.output.splitlines()[-1] == "demo: interrupted, everything is cleaned up"
     assert demo.errors == ""
     demo.assert_nothing_is_left()
