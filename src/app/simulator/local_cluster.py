@@ -124,7 +124,10 @@ class LocalCluster:
         return self.directory / name
 
     async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start a worker process called `name`; `SimulatedFrontend.wait_for_node` tells when it is up."""
+        """Start a worker process called `name`.
+
+        It is up when `SimulatedFrontend.wait_for_node` and then `wait_until_it_answers` have returned.
+        """
         home = self.home(name)
         home.mkdir(parents=True, exist_ok=True)
         http_port = _free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
