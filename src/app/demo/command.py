@@ -49,8 +49,9 @@ def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
 
 
 async def _play(bus: str, keep: bool, timeout_s: float, report: StepReport) -> bool:
-    """Tell the story; True if a signal cut it short."""
+    """Tell the story; True if a signal cut it short. Further signals do not disturb the cleaning up."""
     interrupted = False
+    playing = anyio.CancelScope()
 
     async def obey_signals(*, task_status: TaskStatus[None]) -> None:
         nonlocal interrupted
@@ -58,11 +59,11 @@ async def _play(bus: str, keep: bool, timeout_s: float, report: StepReport) -> b
             task_status.started()
             async for _ in signals:
                 interrupted = True
-                tasks.cancel_scope.cancel()
+                playing.cancel()
 
     async with anyio.create_task_group() as tasks:
         await tasks.start(obey_signals)
-        with anyio.move_on_after(timeout_s) as limit:
+        with playing, anyio.move_on_after(timeout_s) as limit:
             await (_play_in_memory(report) if bus == "memory" else _play_for_real(keep, report))
         if limit.cancelled_caught:
             raise DemoFailed(f"it took longer than {timeout_s:g} s; --timeout gives it more")

@@ -76,6 +76,7 @@ async def tell(stage: Stage, report: StepReport) -> None:
         detail.append(await stage.start_worker())
     with report.step("the worker registers and is healthy") as detail:
         node = await stage.frontend.wait_for_node(stage.node_name, "healthy")
+        await stage.frontend.wait_until_it_answers(node)
         detail.append(f"node {node}")
     with report.step(f"backend.install {BACKEND}: from the gallery to a running process") as detail:
         address = await stage.frontend.install(node, BACKEND, model_id=MODEL, galleries=(gallery,))

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from ...adapters.memory.frontend_registry import NodeRegistry
-from ...domain.errors import WorkerError
+from ...domain.errors import NoResponders, WorkerError
 from ...domain.galleries import Gallery
 from ...domain.messages.backend import BackendInstallReply, BackendInstallRequest, BackendStopRequest
 from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
@@ -76,6 +76,23 @@ class SimulatedFrontend:
                     return row.id
                 await anyio.sleep(_POLL_S)
         raise NodeNotThere(name, status, found, timeout_s)
+
+    async def wait_until_it_answers(self, node_id: NodeId, *, timeout_s: float = NODE_S) -> None:
+        """Return once the node takes commands: it can subscribe only when its registration has told its id.
+
+        Raises:
+            NoResponders: it does not within `timeout_s` seconds.
+        """
+        until_s = anyio.current_time() + timeout_s
+        while True:
+            try:
+                await self.list_backends(node_id)
+            except NoResponders:
+                if anyio.current_time() >= until_s:
+                    raise
+                await anyio.sleep(_POLL_S)
+            else:
+                return
 
     async def install(
         self,

@@ -31,7 +31,7 @@ TOKEN = "demo-token"  # noqa: S105 - of clusters that live for seconds, on loopb
 _COMES_UP_S = 20.0
 _GOES_DOWN_S = 60.0
 _LOG_TAIL_LINES = 20
-_PORTS_PER_WORKER = 40
+_PORTS_PER_WORKER = 40  # the first one for HTTP, the others for backends
 
 
 @dataclass(eq=False)
@@ -74,7 +74,7 @@ class WorkerProcess:
     @property
     def ports(self) -> range:
         """Its HTTP port and the ports of its backends."""
-        return range(self.base_port - 1, self.base_port + _PORTS_PER_WORKER)
+        return range(self.base_port - 1, self.base_port - 1 + _PORTS_PER_WORKER)
 
     async def watch(self) -> None:
         """Raise as soon as it ends without having been asked to.
@@ -117,20 +117,26 @@ class LocalCluster:
     frontend_port: int
     token: str
     workers: list[WorkerProcess] = field(default_factory=list)
+    _next_port: int = 0  # a worker that is starting has not bound its ports yet
 
     def home(self, name: str) -> Path:
         """The directory of the worker `name`: `backends`, `models` and its other directories below it."""
         return self.directory / name
 
     async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start a worker process called `name`; `SimulatedFrontend.wait_for_node` tells when it is up."""
+        """Start a worker process called `name`.
+
+        It is up when `SimulatedFrontend.wait_for_node` and then `wait_until_it_answers` have returned.
+        """
         home = self.home(name)
         home.mkdir(parents=True, exist_ok=True)
-        base_port = _free_ports(_PORTS_PER_WORKER) + 1
+        http_port = _free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
+        self._next_port = http_port + _PORTS_PER_WORKER
+        base_port = http_port + 1
         settings = {
             "LOCALAI_ADDR": f"127.0.0.1:{base_port}",
-            "LOCALAI_HTTP_ADDR": f"127.0.0.1:{base_port - 1}",
-            "LOCALAI_GRPC_MAX_PORT": str(base_port + _PORTS_PER_WORKER - 1),
+            "LOCALAI_HTTP_ADDR": f"127.0.0.1:{http_port}",
+            "LOCALAI_GRPC_MAX_PORT": str(self._next_port - 1),
             "LOCALAI_NODE_NAME": name,
             "LOCALAI_REGISTER_TO": f"http://127.0.0.1:{self.frontend_port}",
             "LOCALAI_REGISTRATION_TOKEN": self.token,
@@ -235,9 +241,9 @@ async def _end(worker: WorkerProcess) -> None:
     await worker.process.aclose()
 
 
-def _free_ports(count: int) -> int:
+def _free_ports(count: int, *, from_port: int = 0) -> int:
     """The first of `count` consecutive free ports, below the range the system gives to clients."""
-    for first in range(20000 + os.getpid() % 5000, 32000, count):
+    for first in range(from_port or 20000 + os.getpid() % 5000, 32000, count):
         if all(_can_bind(port) for port in range(first, first + count)):
             return first
     raise PartFailed(f"no {count} consecutive free TCP ports between 20000 and 32000", "")
