@@ -96,18 +96,33 @@ def _system_clock() -> Any:
 
 
 def _artifact_readers() -> Any:
-    from ..adapters.artifacts.local_directory import LocalDirectories
-    from ..adapters.artifacts.ocifile import SCHEME, ImageFiles
     from ..adapters.artifacts.readers import ArtifactReaders
 
-    return ArtifactReaders({SCHEME: ImageFiles(), "/": LocalDirectories()})
+    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
+
+
+def _image_files() -> Any:
+    from ..adapters.artifacts.ocifile import ImageFiles
+
+    return ImageFiles()
+
+
+def _local_directories() -> Any:
+    from ..adapters.artifacts.local_directory import LocalDirectories
+
+    return LocalDirectories()
 
 
 def _gallery_readers() -> Any:
-    from ..adapters.artifacts.file_index import FileGalleryIndexes
     from ..adapters.artifacts.readers import GalleryIndexReaders
 
-    return GalleryIndexReaders({"file://": FileGalleryIndexes()})
+    return GalleryIndexReaders({"file://": _file_indexes})
+
+
+def _file_indexes() -> Any:
+    from ..adapters.artifacts.file_index import FileGalleryIndexes
+
+    return FileGalleryIndexes()
 
 
 def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:

@@ -45,6 +45,10 @@ class Gated(InMemoryOutgoingFile):
         async for chunk in super().chunks():
             yield chunk
 
+    async def sha256(self) -> str:
+        await self._gate.wait()
+        return await super().sha256()
+
 
 @pytest.fixture
 def disk() -> CountingFileSystem:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
+import anyio
+import anyio.lowlevel
 import grpc
 import grpc.aio
 
@@ -51,6 +53,11 @@ async def call(
             answer: _Reply = await rpc(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise BackendUnavailable(address, error.code().name, error.details() or "no details") from error
+        except anyio.get_cancelled_exc_class():
+            # grpcio raises an error of its own in place of the cancellation it swallowed; the scope that
+            # asked for it would not know it again, and let it pass.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
     return answer
 
 
