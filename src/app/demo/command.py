@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
@@ -38,10 +37,9 @@ def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
         failures.extend(leaves(group))
     if failures:
         errors = Console(stderr=True, highlight=False)
+        where = f" at '{report.current}'" if report.current else ""
         for failure in failures:
-            errors.print(
-                f"demo: failed at '{escape(report.current)}': {escape(str(failure))}", soft_wrap=True
-            )
+            errors.print(escape(f"demo: failed{where}: {failure}"), soft_wrap=True)
         return 1
     if interrupted:
         console.print("demo: interrupted, everything is cleaned up")
@@ -108,6 +106,5 @@ def find_example() -> Path:
         if (base / _EXAMPLE / "run.sh").is_file():
             return base / _EXAMPLE
     raise DemoFailed(
-        f"{_EXAMPLE} not found; run it from a checkout of localai-worker (make demo), or try --bus memory "
-        f"(this is {sys.executable})"
+        f"{_EXAMPLE} not found; run it from a checkout of localai-worker (make demo), or try --bus memory"
     )
