@@ -21,14 +21,12 @@ _TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
 def docstrings_in(path: Path) -> dict[str, str]:
     """Docstring by the name pytest gives a test, for every test function of a file."""
     found = {}
+    file = path.relative_to(ROOT).as_posix()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        members = node.body if isinstance(node, ast.ClassDef) else [node]
-        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        prefix, members = (f"{node.name}::", node.body) if isinstance(node, ast.ClassDef) else ("", [node])
         for member in members:
-            is_function = isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_function and member.name.startswith("test_"):
-                name = f"{path.relative_to(ROOT)}::{prefix}{member.name}"
-                found[name] = ast.get_docstring(member) or ""
+            if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and member.name.startswith("test_"):
+                found[f"{file}::{prefix}{member.name}"] = ast.get_docstring(member) or ""
     return found
 
 
@@ -41,10 +39,9 @@ def all_tests() -> dict[str, str]:
     }
 
 
-@cache
 def covered() -> dict[str, set[str]]:
     """Tests by the row their docstring names."""
-    rows: dict[str, set[str]] = defaultdict(set)
+    rows = defaultdict[str, set[str]](set)
     for test, docstring in all_tests().items():
         for row in _ROW.findall(docstring):
             rows[row].add(test)
@@ -97,7 +94,10 @@ def test_no_row_is_there_without_a_test() -> None:
     assert set(page_by_row()) - set(covered()) == set()
 
 
-@pytest.mark.parametrize("row", sorted(covered(), key=natural))
+ROWS: list[str] = sorted(covered(), key=natural)
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_a_row_names_just_the_tests_that_name_it(row: str) -> None:
     if row not in page_by_row():
         pytest.fail(f"docs/compatibility.md has no row {row}")
