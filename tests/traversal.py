@@ -79,7 +79,6 @@ ATTEMPTS = [
     # Look-alikes are names like any other.
     Attempt("models/...", "models/..."),
     Attempt("models/.../x", "models/.../x"),
-    Attempt("models/.. /x", "models/.. /x"),
     Attempt("models/..%20/x", "models/.. /x"),
     Attempt("models/..%5C..%5Cx", "models/..\\..\\x"),
     Attempt("models/..;/x", "models/..;/x"),

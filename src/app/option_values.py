@@ -212,13 +212,13 @@ class OptionReader:
         try:
             return parse_galleries(self.raw(name))
         except GalleryListUnreadable as error:
-            self.warn_of(name, f"leaves no gallery: {error}")
+            self.warn_of(name, f"leaves no gallery: {error.reason}")
             return ()
 
     def http_url(self, name: str, *, right: str) -> str:
         """An http or https URL without the slashes at its end; ``""`` where it is empty."""
         text = self.text(name).strip().rstrip("/")
-        if text and not is_url(text, {"http", "https"}):
+        if text and not _is_http_url(text):
             self.refuse(name, right)
         return text
 
@@ -230,11 +230,11 @@ class OptionReader:
             return stand_in
 
 
-def is_url(text: str, schemes: set[str]) -> bool:
-    """True if `text` is a URL of one of `schemes` with a host and, where one is given, a possible port."""
+def _is_http_url(text: str) -> bool:
+    """True for http and https with a host, a possible port where there is one, and nothing after the path."""
     try:
         parts = urlsplit(text)
-        possible = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        possible = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, half a bracket
         return False
     return possible and not (parts.query or parts.fragment or any(char.isspace() for char in text))

@@ -2,14 +2,15 @@
 
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import anyio
 from anyio.abc import TaskStatus
 
 from ..domain.errors import WorkerError
-from .container import Container
+from .container import Container, build_worker
 from .settings import Settings
+from .startup import leaves
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def run_worker(settings: Settings, environment: Mapping[str, str]) -> int:
 
 async def _run_until_stopped(settings: Settings, environment: Mapping[str, str]) -> None:
     # Built inside the loop: some parts (events, the gRPC client) belong to it.
-    worker = Container(settings=settings, environment=environment).worker()
+    worker = await build_worker(Container(settings=settings, environment=environment))
     async with anyio.create_task_group() as tasks:
         await tasks.start(_obey_signals, worker)
         await worker.run()
@@ -47,12 +48,3 @@ async def _obey_signals(worker: Worker, *, task_status: TaskStatus[None]) -> Non
             else:
                 log.info("%s: stopping (once more to stop without waiting)", number.name)
                 worker.stop_requested.set()
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The errors in a group of groups, flattened."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

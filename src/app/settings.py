@@ -23,9 +23,9 @@ class Bus(StrEnum):
 class Settings:
     """Everything a worker is told from outside, checked. Its repr masks secrets.
 
-    Text fields are ``""`` where nothing is set. `grpc_max_port`: the highest port a backend may get,
-    inclusive. `backend_env` None: backends get everything but the worker's secrets.
-    `log_dedup_logs` None: only on a terminal.
+    Text fields are ``""`` where nothing is set. `nats_url`: one server or several, with commas.
+    `grpc_max_port`: the highest port a backend may get, inclusive. `backend_env` None: backends get
+    everything but the worker's secrets. `log_dedup_logs` None: only on a terminal.
     """
 
     register_to: str
@@ -85,11 +85,6 @@ class Settings:
         return self.nats_require_auth or self.distributed_require_auth
 
     @property
-    def nats_servers(self) -> tuple[str, ...]:
-        """The NATS servers of `nats_url`, one URL each."""
-        return split_nats_url(self.nats_url)
-
-    @property
     def grpc_ports(self) -> range:
         """The ports backends may get."""
         return range(self.addresses.base_port, self.grpc_max_port + 1)
@@ -97,12 +92,6 @@ class Settings:
     def __repr__(self) -> str:
         shown = (f"{each.name}={_shown(each.name, getattr(self, each.name))}" for each in fields(self))
         return f"Settings({', '.join(shown)})"
-
-
-def split_nats_url(text: str) -> tuple[str, ...]:
-    """The servers of a NATS URL list, as nats.go reads it: commas between, `nats://` where no scheme is."""
-    servers = (server.strip() for server in text.split(","))
-    return tuple(server if "://" in server else f"nats://{server}" for server in servers if server)
 
 
 def _shown(name: str, value: object) -> str:

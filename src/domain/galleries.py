@@ -1,30 +1,33 @@
 """Galleries: where backends and models come from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
 
-from .errors import WorkerError
+from .errors import MalformedMessage, WorkerError
+from .messages.document import Fields, JsonValue, Number, decode_object_list, without_surrogates
+from .messages.reading import read_object, read_text, read_text_list
 
 
 @dataclass(eq=False)
 class GalleryListUnreadable(WorkerError):
-    """A list of galleries that is not the JSON it should be."""
+    """A list of galleries that is not the JSON it should be.
+
+    The text begins as the reply to an install with such a list. Source: LocalAI core/services/worker.
+    """
 
     reason: str
 
     def __str__(self) -> str:
-        return f'a gallery list must be JSON like [{{"name":"localai","url":"https://..."}}]: {self.reason}'
+        return f'decoding backend galleries: {self.reason}; write [{{"name":"...","url":"https://..."}}]'
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
     """One gallery: `url` of its index, then `mirrors`, tried in order.
 
-    `verification` is the signature policy as it was written (keys `issuer`, `issuer_regex`, `identity`,
-    `identity_regex`, `not_before`), None where the gallery has none.
-    Source: LocalAI core/gallery/gallery.go.
+    `verification`: the signature policy, keys in lower case (`issuer`, `issuer_regex`, `identity`,
+    `identity_regex`, `not_before`) and values as written; None where the gallery has none, which is not
+    the same as an empty one. Source: LocalAI core/gallery/gallery.go.
     """
 
     name: str
@@ -36,57 +39,41 @@ class Gallery:
 def parse_galleries(text: str) -> tuple[Gallery, ...]:
     """The galleries of a JSON list, in order; the text `null` is an empty list.
 
-    Read as Go reads it: keys in any case, unknown keys ignored, `null` is the zero value.
+    Read as Go reads it: keys in any case, unknown keys ignored, null elements and fields are zero values.
 
     Raises:
         GalleryListUnreadable: no JSON list of objects, or a field of the wrong type.
     """
     try:
-        entries = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise GalleryListUnreadable(str(error)) from error
-    if entries is None:
-        return ()
-    if not isinstance(entries, list):
-        raise GalleryListUnreadable(f"it is {_kind(entries)}, not a list")
-    return tuple(_gallery(entry, f"entry {number}") for number, entry in enumerate(entries, 1))
+        return tuple(map(_gallery, decode_object_list(text.encode("utf-8", "surrogatepass"))))
+    except MalformedMessage as error:
+        raise GalleryListUnreadable(error.reason) from error
 
 
-def _gallery(entry: object, place: str) -> Gallery:
-    fields = {key.lower(): value for key, value in _object(entry, place).items()}
-    mirrors = fields.get("mirrors") or []
-    if not isinstance(mirrors, list):
-        raise GalleryListUnreadable(f"{place}: mirrors is {_kind(mirrors)}, not a list of texts")
-    verification = fields.get("verification")
+def _gallery(fields: Fields) -> Gallery:
+    policy = read_object(fields, "verification")
+    written = fields.values("verification")
     return Gallery(
-        name=_text(fields.get("name"), f"{place}: name"),
-        url=_text(fields.get("url"), f"{place}: url"),
-        mirrors=tuple(_text(mirror, f"{place}: a mirror") for mirror in mirrors),
-        verification=None if verification is None else _object(verification, f"{place}: verification"),
+        name=read_text(fields, "name"),
+        url=read_text(fields, "url"),
+        mirrors=tuple(read_text_list(fields, "mirrors")),
+        verification=_plain_object(policy) if written and written[-1] is not None else None,
     )
 
 
-def _object(value: object, place: str) -> Mapping[str, object]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise GalleryListUnreadable(f"{place} is {_kind(value)}, not an object")
-    return value
+def _plain_object(fields: Fields) -> dict[str, object]:
+    return {without_surrogates(name).lower(): _plain(value) for name, value in fields.pairs}
 
 
-def _text(value: object, place: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise GalleryListUnreadable(f"{place} is {_kind(value)}, not a text")
-    # Half a surrogate pair (an escape cut in two) could not be written anywhere; Go replaces it too.
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+def _plain(value: JsonValue) -> object:
+    match value:
+        case Fields():
+            return _plain_object(value)
+        case list():
+            return [_plain(item) for item in value]
+        case Number(literal):
+            return literal
+        case str():
+            return without_surrogates(value)
+        case _:
+            return value

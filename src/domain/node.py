@@ -1,12 +1,9 @@
 """The node: this machine as the frontend knows it."""
 
-from collections.abc import Mapping
 from typing import NewType
 
 NodeId = NewType("NodeId", str)
 """The id the frontend gave this node; its NATS subjects are built from it."""
-
-REPLICA_SLOTS_LABEL = "node.replica-slots"
 
 # Columns of the frontend's label table. An older frontend drops the whole label set when one is longer.
 _LABEL_KEY_CHARS = 128
@@ -34,11 +31,3 @@ def label_warnings(text: str) -> tuple[str, ...]:
         if len(value) > _LABEL_VALUE_CHARS:
             warnings.append(f'the value of "{key[:20]}" is longer than {_LABEL_VALUE_CHARS} characters')
     return tuple(warnings)
-
-
-def registered_labels(labels: Mapping[str, str], *, max_replicas: int) -> dict[str, str]:
-    """The labels a registration carries: the operator's and the number of replica slots, which wins.
-
-    Source: LocalAI core/services/worker/config.go.
-    """
-    return {**labels, REPLICA_SLOTS_LABEL: str(max_replicas)}

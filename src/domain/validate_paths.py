@@ -63,7 +63,7 @@ def locate_key(key: str, roots: FileRoots) -> RootedPath:
     for part in rest.split("/"):
         if part == "..":
             if not parts:
-                raise PathEscapes(posixpath.normpath(posixpath.join(root, rest.lstrip("/"))), root)
+                raise _escape(root, rest)
             parts.pop()
         elif part not in {"", "."}:
             parts.append(part)
@@ -78,6 +78,13 @@ def _root_of(key: str, roots: FileRoots) -> tuple[Path, str]:
     if key.startswith("data/"):
         return roots.data, key.removeprefix("data/")
     return roots.staging, key
+
+
+def _escape(root: Path, rest: str) -> PathEscapes:
+    joined = posixpath.join(root, rest.lstrip("/"))
+    leads_to = posixpath.normpath(joined)
+    # One that would come back in again is shown as it was sent: "/models/x is outside /models" helps nobody.
+    return PathEscapes(joined if Path(leads_to).is_relative_to(root) else leads_to, root)
 
 
 def _check_text(key: str) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from localai_worker.app.cli import app
 from localai_worker.app.config_report import write_config_table
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.option_values import OptionValue
 from localai_worker.app.settings import Settings
 from localai_worker.domain.errors import BusUnavailable
-from typer.testing import CliRunner, Result
 
 REQUIRED = {"LOCALAI_REGISTER_TO": "http://frontend:8080", "LOCALAI_NATS_URL": "nats://nats:4222"}
 ENVIRONMENT = REQUIRED | {"LOCALAI_REGISTRATION_TOKEN": "changeme"}
@@ -272,7 +273,7 @@ def test_the_command_line_imports_nothing_that_is_slow(bare_machine: Path) -> No
     code = f"""
 import sys
 sys.argv = ["localai-worker", "config", "--json", "--debug"]
-from localai_worker.app.cli import main
+from localai_worker.app.entry import main
 try:
     main()
 finally:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.content_range import ContentRange, InvalidContentRange
 
 

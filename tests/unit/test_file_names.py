@@ -3,6 +3,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.file_names import (
     NAME_LIMIT_BYTES,
     hide_own_files,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.galleries import Gallery, GalleryListUnreadable, parse_galleries
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/backends/galleries-env.json").read_text())
@@ -43,33 +44,45 @@ def test_null_is_the_zero_value_everywhere() -> None:
 
 def test_half_a_surrogate_pair_becomes_a_character_that_can_be_written() -> None:
     (gallery,) = parse_galleries('[{"name":"x\\ud800"}]')
-    assert gallery.name == "x�"
+    assert gallery.name == "x\ufffd"
+
+
+def test_an_empty_signature_policy_is_not_the_same_as_none() -> None:
+    empty, none = parse_galleries('[{"verification":{}},{"verification":null}]')
+    assert empty.verification == {}
+    assert none.verification is None
+
+
+def test_a_signature_policy_is_kept_as_written_with_keys_in_lower_case() -> None:
+    text = '[{"verification":{"Issuer":"https://i","depth":1.50,"more":[null,true,{"A":"b"}]}}]'
+    (gallery,) = parse_galleries(text)
+    assert gallery.verification == {"issuer": "https://i", "depth": "1.50", "more": [None, True, {"a": "b"}]}
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "Expecting value"),
+        ("", "unexpected end of JSON input"),
         ("[", "Expecting"),
         ("[] x", "Extra data"),
-        ("{}", "an object, not a list"),
-        ('"[]"', "a text, not a list"),
-        ("7", "a number, not a list"),
-        ("NaN", "NaN is not JSON"),
-        ("[1]", "entry 1 is a number, not an object"),
-        ('[{}, ["u"]]', "entry 2 is a list, not an object"),
-        ('[{"url":1}]', "entry 1: url is a number, not a text"),
-        ('[{"name":true}]', "entry 1: name is a boolean, not a text"),
-        ('[{"mirrors":"u"}]', "entry 1: mirrors is a text"),
-        ('[{"mirrors":[[]]}]', "entry 1: a mirror is a list"),
-        ('[{"verification":"none"}]', "entry 1: verification is a text"),
-        ("[" * 100_000, "recursion"),
-        ("[" + "1" * 5000 + "]", "digits"),
+        ("{}", "want a JSON array, got an object"),
+        ('"[]"', "got a string"),
+        ("7", "got the number 7"),
+        ("NaN", "NaN is not a JSON value"),
+        ("[1]", "element 0: want an object, got the number 1"),
+        ('[{}, ["u"]]', "element 1: want an object, got a list"),
+        ('[{"url":1}]', 'field "url": want a string, got the number 1'),
+        ('[{"name":true}]', 'field "name": want a string, got true'),
+        ('[{"mirrors":"u"}]', 'field "mirrors": want a list'),
+        ('[{"mirrors":[[]]}]', r'field "mirrors\[0\]": want a string'),
+        ('[{"verification":"none"}]', 'field "verification": want an object'),
+        ("[" * 100_000, "nested more than"),
     ],
 )
 def test_what_is_no_gallery_list_says_where(text: str, reason: str) -> None:
-    with pytest.raises(GalleryListUnreadable, match=reason):
+    with pytest.raises(GalleryListUnreadable, match=reason) as caught:
         parse_galleries(text)
+    assert str(caught.value).startswith("decoding backend galleries: ")
 
 
 _json = st.recursive(

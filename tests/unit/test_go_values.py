@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.app.go_values import WrongValue, parse_bool, parse_duration_s, parse_int
 
 

@@ -38,11 +38,11 @@ def usual_umask() -> Iterator[None]:
 def installer(tmp_path: Path) -> InstallBackends:
     filesystem = LocalFileSystem()
     installed = InstalledBackends(filesystem, tmp_path / "backends", tmp_path / "system", "default")
-    galleries = GalleryIndexReaders({"file://": FileGalleryIndexes()})
+    galleries = GalleryIndexReaders({"file://": FileGalleryIndexes})
     return InstallBackends(
         filesystem,
         installed,
-        ArtifactReaders({"ocifile://": ImageFiles(), "/": LocalDirectories()}),
+        ArtifactReaders({"ocifile://": ImageFiles, "/": LocalDirectories}),
         GalleryIndexes(galleries, installed.backends_path, "default"),
         ManualClock(),
     )

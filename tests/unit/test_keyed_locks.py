@@ -1,4 +1,5 @@
 from anyio import Event, create_task_group, wait_all_tasks_blocked
+
 from localai_worker.domain.keyed_locks import KeyedLocks
 
 

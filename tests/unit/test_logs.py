@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+
 from localai_worker.app.logs import LineFormatter, RepeatFoldingHandler, set_up_logging
 
 log = logging.getLogger("localai_worker.app.sample")

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.masking import mask_url, mask_url_value, one_line
 
 

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from localai_worker.domain.node import label_warnings, parse_labels, registered_labels
+
+from localai_worker.domain.node import label_warnings, parse_labels
 from localai_worker.domain.vram_budget import WrongVramBudget, parse_vram_budget
 
 GIB = 1024**3
@@ -50,12 +51,6 @@ def test_a_label_that_will_not_arrive_is_warned_about(text: str, warning: str) -
 
 def test_good_labels_give_no_warning() -> None:
     assert label_warnings("a=b, c=d," + "k" * 128 + "=" + "v" * 255) == ()
-
-
-def test_the_registration_carries_the_replica_slots_and_keeps_the_operators_labels() -> None:
-    """S-W10: the label `node.replica-slots` is added and wins over one of that name."""
-    labels = registered_labels({"zone": "eu", "node.replica-slots": "99"}, max_replicas=4)
-    assert labels == {"zone": "eu", "node.replica-slots": "4"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from anyio import create_task_group
+
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.domain.content_range import InvalidContentRange
 from localai_worker.domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes, WorkerError

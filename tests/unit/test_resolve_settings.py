@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.app.option_table import OPTIONS
 from localai_worker.app.option_values import OptionValue, SettingsError
 from localai_worker.app.options import Kind
@@ -17,6 +18,7 @@ from localai_worker.app.resolve_settings import (
     survey_settings,
 )
 from localai_worker.app.settings import Bus
+from localai_worker.domain.backend_environment import backend_environment
 from localai_worker.domain.galleries import Gallery
 
 CWD = Path("/srv/worker")
@@ -53,7 +55,7 @@ def test_two_variables_are_enough_and_everything_else_has_localais_default() -> 
     settings = resolved.settings
     assert resolved.warnings == ()
     assert settings.register_to == "http://frontend:8080"
-    assert settings.nats_servers == ("nats://nats:4222",)
+    assert settings.nats_url == "nats://nats:4222"
     assert settings.node_name == "gpu-1"
     assert str(settings.addresses.grpc) == "gpu-1:50051"
     assert str(settings.addresses.http_bind) == "0.0.0.0:50050"
@@ -127,26 +129,19 @@ def test_after_an_empty_switch_the_next_variable_counts() -> None:
 
 def test_an_empty_nats_url_means_the_local_server() -> None:
     resolved = resolve({"LOCALAI_NATS_URL": ""})
-    assert resolved.settings.nats_servers == ("nats://127.0.0.1:4222",)
+    assert resolved.settings.nats_url == "nats://127.0.0.1:4222"
     assert value(resolved, "nats_url").shown == "nats://127.0.0.1:4222"
 
 
 @pytest.mark.parametrize(
-    ("text", "servers"),
-    [
-        ("nats://a:4222,nats://b:4222", ("nats://a:4222", "nats://b:4222")),
-        (" nats://a , b:4222 ,", ("nats://a", "nats://b:4222")),
-        ("tls://user:pw@a:4222", ("tls://user:pw@a:4222",)),
-        ("wss://a", ("wss://a",)),
-        ("[::1]:4222", ("nats://[::1]:4222",)),
-    ],
+    "text", ["nats://a:4222,nats://b", "b:4222", "tls://user:pw@a", "wss://a", "[::1]:4222"]
 )
-def test_nats_servers_are_a_comma_list_with_an_optional_scheme(text: str, servers: tuple[str, ...]) -> None:
-    assert resolve({"LOCALAI_NATS_URL": text}).settings.nats_servers == servers
+def test_nats_servers_are_kept_as_written(text: str) -> None:
+    assert resolve({"LOCALAI_NATS_URL": text}).settings.nats_url == text
 
 
 @pytest.mark.parametrize(
-    "text", [",", "http://nats:4222", "nats://", "nats://a:port", "nats://a:99999", "nats://a b"]
+    "text", ["http://nats:4222", "nats://", "nats://a:port", "nats://a:99999", "nats://a b"]
 )
 def test_a_malformed_nats_url_is_an_error_with_an_example(text: str) -> None:
     assert "like nats://nats:4222" in error({"LOCALAI_NATS_URL": text})
@@ -155,7 +150,7 @@ def test_a_malformed_nats_url_is_an_error_with_an_example(text: str) -> None:
 def test_the_memory_bus_needs_no_nats_url() -> None:
     found = survey({"LOCALAI_REGISTER_TO": "http://f", "LOCALAI_WORKER_BUS": "memory"})
     assert found.settings is not None
-    assert (found.settings.bus, found.settings.nats_servers) == (Bus.MEMORY, ())
+    assert (found.settings.bus, found.settings.nats_url) == (Bus.MEMORY, "")
     assert value(found, "nats_url").shown == ""
 
 
@@ -487,6 +482,11 @@ def test_no_print_of_the_settings_shows_a_secret() -> None:
 )
 def test_no_error_shows_a_secret(environment: dict[str, str]) -> None:
     assert "hu" not in error(environment).partition(" must be")[0]
+
+
+def test_no_secret_setting_reaches_a_backend() -> None:
+    for name in (name for option in OPTIONS if option.secret for name in option.env):
+        assert name not in backend_environment({name: "hush"}, token="changeme")
 
 
 def test_a_token_from_a_mounted_file_loses_its_line_end() -> None:

@@ -417,7 +417,7 @@ def test_what_the_file_system_refuses_is_no_fault_of_the_artifact(
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("localai_worker.adapters.artifacts.tree.os.write", refuse)
+    monkeypatch.setattr("os.write", refuse)
     with pytest.raises(wanted) as caught:
         arena.unpack(tar([entry("a/b", b"1")]))
     assert os.strerror(number) in str(caught.value)

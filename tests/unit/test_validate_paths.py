@@ -5,6 +5,7 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from localai_worker.domain.errors import PathEscapes, WorkerError
 from localai_worker.domain.validate_paths import FileRoots, InvalidKey, KeyRequired, locate_key
 
@@ -54,6 +55,9 @@ def test_an_escape_names_the_path_it_would_have_led_to() -> None:
     with pytest.raises(PathEscapes) as caught:
         locate_key("//../x", roots)
     assert caught.value.path == "/x"
+    with pytest.raises(PathEscapes) as caught:
+        locate_key("models/../models/x", roots)
+    assert caught.value.path == "/models/../models/x"
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: ascii(attempt.raw))

@@ -31,7 +31,7 @@ class FileGalleryIndexes:
         if not path.is_absolute():
             raise ArtifactUnavailable(url, f"{path} is no absolute path; write {SCHEME}/path/to/index.yaml")
         try:
-            resolved, root = path.resolve(strict=True), trusted_root.resolve(strict=True)
+            resolved, root = path.resolve(strict=True), trusted_root.resolve()
             if root not in resolved.parents:
                 raise ArtifactUnavailable(url, f"path is outside of trusted root {trusted_root}")
             if not resolved.is_file():

@@ -70,8 +70,13 @@ class RawRoute(BaseRoute):
         raw_key = scope["raw_path"].removeprefix(self.path).removeprefix(b"/")
         request = FileRequest.of(scope, receive, raw_key)
         try:
-            admitted = self.guard.admits(scope)
-            reply = await self.endpoint(request) if admitted else text_reply(401, "unauthorized")
+            if self.guard.admits(scope):
+                reply = await self.endpoint(request)
+            else:
+                log.warning(
+                    "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
+                )
+                reply = text_reply(401, "unauthorized")
         except ClientGone as error:
             log.info("request ended early: %s %r: %s", request.method, scope["raw_path"], error)
             return

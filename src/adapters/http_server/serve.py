@@ -1,19 +1,20 @@
 """The HTTP server of a node: the port is bound first, served later, and let go of whatever happens."""
 
 import errno
+import importlib
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from anyio.abc import TaskStatus
 
 from ...domain.errors import WorkerError
 
-GRACE_S = 5.0  # as the upstream worker: requests still running at shutdown get this long
-KEEP_ALIVE_S = 90  # the frontend's own idle limit: we never close a connection it is about to reuse
+GRACE_S = 4.0  # with the clean-up after it within the 5 s the upstream worker gives requests at shutdown
+KEEP_ALIVE_S = 90  # as long as the frontend keeps an idle connection for its next request
 BACKLOG = 1024
 
 Message = MutableMapping[str, Any]
@@ -71,11 +72,11 @@ class HttpServer:
         Raises:
             CannotListen: `bind` was not called before, and fails now.
         """
-        from .embedded import EmbeddedServer  # loads uvicorn: not for commands that serve nothing
-
         port = self.bind()
         assert self._socket is not None
-        server = EmbeddedServer(self.app, keep_alive_s=KEEP_ALIVE_S, grace_s=GRACE_S)
+        # Loads uvicorn: in a thread, as it takes a tenth of a second.
+        embedded = await to_thread.run_sync(importlib.import_module, f"{__package__}.embedded")
+        server = embedded.EmbeddedServer(self.app, keep_alive_s=KEEP_ALIVE_S, grace_s=GRACE_S)
         try:
             await server.start(self._socket)
             task_status.started(port)
@@ -93,6 +94,8 @@ class HttpServer:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:  # getaddrinfo would quietly take another one
+        raise CannotListen(host, port, "there is no such port")
     try:
         if host == "":
             return _listen_everywhere(port)
@@ -102,6 +105,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return _listening(family, target)
     except OSError as error:
         raise CannotListen(host, port, error.strerror or str(error)) from error
+    except ValueError as error:  # a name that cannot be asked for
+        raise CannotListen(host, port, "there is no such host") from error
 
 
 def _listen_everywhere(port: int) -> socket.socket:
@@ -114,7 +119,8 @@ def _listen_everywhere(port: int) -> socket.socket:
 
 
 def _listening(family: int, target: Any, *, both_families: bool = False) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol spelt out asyncio switches Nagle's algorithm off; else every answer waits some 40 ms.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

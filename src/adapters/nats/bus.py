@@ -3,11 +3,8 @@
 import asyncio
 import importlib.util
 import logging
-import math
-import random
 import re
 import ssl
-from collections import deque
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,6 +17,7 @@ from ...domain.errors import (
     SubscriptionDenied,
 )
 from .outbox import Outbox, Outgoing
+from .pool import ServerPool
 from .servers import DEFAULT_SERVER, Server, mask, parse_servers
 from .subscription import Inbox, Listener, NatsSubscription
 from .tls import TlsFiles
@@ -158,13 +156,10 @@ class NatsMessageBus:
     async def _keep_connected(self, servers: tuple[Server, ...], tls: ssl.SSLContext | None) -> None:
         from .link import connect  # nats-py is loaded by those who use it
 
-        pool = deque(random.sample(servers, len(servers)))  # like nats.go, so that a cluster shares the load
-        tried_at_s: dict[Server, float] = {}
+        pool = ServerPool(servers, retry_s=self._retry_s)
         while True:
-            server = pool[0]
-            pool.rotate(-1)
-            await anyio.sleep_until(tried_at_s.get(server, -math.inf) + self._retry_s)
-            tried_at_s[server] = anyio.current_time()
+            server, at_s = pool.next(now_s=anyio.current_time())
+            await anyio.sleep_until(at_s)
             try:
                 link = await connect(server, name=self._client_name, tls=tls)
             except BusUnavailable as error:
@@ -172,9 +167,7 @@ class NatsMessageBus:
                 continue
             await self._serve(link)
             log.warning("message bus %s: disconnected: %s", server, link.reason)
-            others = set(link.discovered())
-            pool = deque(known for known in pool if known in servers or known in others)
-            pool.extend(others.difference(pool))
+            pool.learn(link.discovered())
 
     async def _serve(self, link: "Link") -> None:
         """Use `link` until it ends."""
@@ -271,10 +264,10 @@ class NatsMessageBus:
             listener.end()
         self._inbox = None
         self._outbox.clear()
-        if keeper is not None:
-            keeper.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({keeper})
+        with anyio.CancelScope(shield=True):
+            while keeper is not None and not keeper.done():
+                keeper.cancel()  # again if need be: nats-py swallows it while it waits to write
+                await asyncio.wait({keeper}, timeout=2.0)
 
     def _keeper_ended(self, keeper: "asyncio.Task[None]") -> None:
         if not keeper.cancelled() and (bug := keeper.exception()) is not None:

@@ -1,25 +1,17 @@
-"""One connection to one NATS server: nats-py's client, used for a single life.
-
-nats-py reconnects by itself, but not after every failure: an `-ERR` closes it for good, an exception in
-its reader (text that is no UTF-8, a late PONG) leaves it deaf but "connected", and a failed clean-up
-leaves tasks behind. So its reconnecting is off, and whoever owns a link builds the next one.
-"""
+"""One connection to one NATS server. When it ends, whoever owns it makes the next one."""
 
 import asyncio
 import logging
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import anyio
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
-from nats.errors import Error, FlushTimeoutError, SecureConnWantedError, StaleConnectionError
+from nats.errors import Error, FlushTimeoutError, StaleConnectionError
 
 from ...domain.errors import BusUnavailable
-from ...domain.ports.bus import BusMessage
+from .client import VIOLATION, Deliver, LinkClient
 from .servers import Server
 
 log = logging.getLogger(__name__)
@@ -31,12 +23,7 @@ FLUSH_S = 5  # LocalAI's bound of the flush behind a subscription
 BUFFER_BYTES = 8 * 1024 * 1024  # nats.go's default for what may wait to be sent
 _END_S = 1.0
 
-_VIOLATION = "permissions violation"
-_DENIED = re.compile(_VIOLATION + r' for subscription to "(?P<subject>[^"]*)"')
-_NO_RESPONDERS = b"NATS/1.0 503"  # the header of the server's "nobody listens" answer
-
-Deliver = Callable[[BusMessage, bool], None]
-"""Called with each message in order, and whether it is the server's "nobody listens" answer."""
+_DENIED = re.compile(VIOLATION + r' for subscription to "(?P<subject>[^"]*)"')
 
 
 class LinkLost(Exception):
@@ -46,7 +33,7 @@ class LinkLost(Exception):
 class Link:
     """A logged-in connection. `ended` is set once it can carry nothing more, whatever the reason."""
 
-    def __init__(self, server: Server, client: "_Client") -> None:
+    def __init__(self, server: Server, client: LinkClient) -> None:
         self.server = server
         self.ended = asyncio.Event()
         self._client = client
@@ -72,10 +59,10 @@ class Link:
         )
 
     async def publish(self, subject: str, payload: bytes, reply_to: str = "") -> None:
-        """Queue one message.
+        """Queue one message. With 8 MiB waiting, this waits too; after 5 s of that the link ends.
 
         Raises:
-            LinkLost: the link has ended, or the server reads nothing for 5 s with 8 MiB waiting.
+            LinkLost: the link has ended and the message was not queued, so it can go another way.
         """
         self._check_alive()
         try:
@@ -85,7 +72,6 @@ class Link:
             raise LinkLost(_reason(error)) from error
         # The library's writer runs in a task of its own: give it its turn, or a tight loop only queues.
         await anyio.lowlevel.checkpoint()
-        self._check_alive()
 
     async def listen(self, subject: str, deliver: Deliver) -> NatsSubscription:
         """Ask the server for `subject`; `confirm` tells when it has answered."""
@@ -137,7 +123,7 @@ class Link:
         if isinstance(error, FlushTimeoutError):
             self.end()
         level = logging.WARNING
-        if _VIOLATION in text.lower():
+        if VIOLATION in text.lower():
             level = logging.ERROR
         elif self.ended.is_set() or isinstance(error, StaleConnectionError):
             level = logging.DEBUG  # whoever owns the link tells that it has ended
@@ -172,7 +158,7 @@ async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None) -> L
     Raises:
         BusUnavailable: it did not work this time (`retrying`).
     """
-    client = _Client(force_tls=tls is not None or server.wants_tls)
+    client = LinkClient(force_tls=tls is not None or server.wants_tls)
     link = Link(server, client)
     client.on_end = link.end
     logged_in = False
@@ -217,53 +203,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "timed out"
     return str(error) or type(error).__name__
-
-
-class _Client(Client):
-    """nats-py's client with some of its inner steps replaced; the contract test pins them."""
-
-    def __init__(self, *, force_tls: bool) -> None:
-        super().__init__()
-        self.on_end: Callable[[], None] = lambda: None
-        self.fatal_error = ""  # the server's last word; the library forgets it over the hang-up behind it
-        self._force_tls = force_tls
-        self._routes: dict[int, Deliver] = {}
-
-    async def listen(self, subject: str, deliver: Deliver) -> NatsSubscription:
-        self._routes[self._sid + 1] = deliver  # the number that `subscribe` takes next
-        return await self.subscribe(subject)
-
-    async def end(self) -> None:
-        try:
-            await self.close()
-        except OSError as error:
-            log.debug("closing was cut short: %s", error)
-        finally:
-            if self._transport is not None:
-                self._transport.close()  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
-
-    async def _read_loop(self) -> None:
-        try:
-            await super()._read_loop()
-        finally:
-            self.on_end()
-
-    async def _process_err(self, err_msg: str) -> None:
-        if _VIOLATION not in err_msg:
-            self.fatal_error = err_msg
-        await super()._process_err(err_msg)
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection and self._force_tls:
-            if not (info.get("tls_required") or info.get("tls_available")):
-                raise SecureConnWantedError  # before the credentials went out
-            info["tls_required"] = True
-        await super()._process_info(info, initial_connection)
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
-        if sid not in self._subs or sid not in self._routes:
-            return
-        message = BusMessage(subject.decode(errors="replace"), data, reply.decode(errors="replace"))
-        self._routes[sid](message, not data and (headers or b"").startswith(_NO_RESPONDERS))

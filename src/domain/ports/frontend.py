@@ -37,3 +37,6 @@ class FrontendClient(Protocol):
 
     async def deregister(self, node_id: NodeId) -> None:
         """Mark the node offline; the row stays."""
+
+    async def close(self) -> None:
+        """Let go of connections; idempotent."""

@@ -1,0 +1,80 @@
+"""`FrontendClient` on an in-memory frontend."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ...domain.errors import FrontendRefused, FrontendUnavailable, NodeForgotten
+from ...domain.messages.node_status import LoadedModel
+from ...domain.messages.registration import Heartbeat, RegisterReply, RegisterRequest
+from ...domain.node import NodeId
+from .frontend import InMemoryFrontend
+from .frontend_registry import NodeCallRefused
+
+_URL = "memory"
+_OK = 200
+_REDIRECTS = range(300, 400)
+_REFUSALS = range(400, 500)
+
+
+@dataclass(frozen=True)
+class InMemoryFrontendClient:
+    """Calls the frontend as a worker with `token` does; what it sends has gone through its wire form."""
+
+    frontend: InMemoryFrontend
+    token: str = field(default="", repr=False)
+    timeout_s: float = 10.0
+
+    async def register(self, request: RegisterRequest) -> RegisterReply:
+        async with self._call():
+            return await self.frontend.register(request.to_wire(), self._authorization)
+
+    async def heartbeat(self, node_id: NodeId, beat: Heartbeat) -> None:
+        try:
+            async with self._call(wants=range(200, 300)):
+                await self.frontend.heartbeat(node_id, beat.to_wire(), self._authorization)
+        except FrontendRefused as error:
+            if error.status == 404:
+                raise NodeForgotten(node_id) from error
+            raise
+
+    async def drain(self, node_id: NodeId) -> None:
+        async with self._call(wants=range(_OK, _OK + 1)):
+            await self.frontend.drain(node_id, self._authorization)
+
+    async def loaded_models(self, node_id: NodeId) -> tuple[LoadedModel, ...]:
+        async with self._call():
+            return await self.frontend.models(node_id, self._authorization)
+
+    async def deregister(self, node_id: NodeId) -> None:
+        async with self._call(wants=range(_OK, _OK + 1)):
+            await self.frontend.deregister(node_id, self._authorization)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+        await checkpoint()
+
+    @property
+    def _authorization(self) -> str:
+        return f"Bearer {self.token}" if self.token else ""
+
+    @asynccontextmanager
+    async def _call(self, *, wants: range = range(0)) -> AsyncIterator[None]:
+        """Bound the call and translate its failure; statuses in `wants` need no body to be a success."""
+        try:
+            with anyio.fail_after(self.timeout_s):
+                yield
+        except TimeoutError as error:
+            raise FrontendUnavailable(_URL, f"no answer within {self.timeout_s:g} s") from error
+        except NodeCallRefused as refused:
+            if refused.status in wants:
+                return
+            if refused.status in _REFUSALS:
+                raise FrontendRefused(_URL, refused.status, refused.message) from refused
+            if refused.status in _REDIRECTS:
+                reason = f"it answers {refused.status}, a redirect, which is never followed"
+                raise FrontendUnavailable(_URL, reason) from refused
+            raise FrontendUnavailable(_URL, f"it answers {refused}") from refused

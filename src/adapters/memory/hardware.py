@@ -1,0 +1,24 @@
+"""A node that is made of whatever one says."""
+
+from dataclasses import dataclass, field
+
+from anyio.lowlevel import checkpoint
+
+from ...domain.ports.hardware import Hardware, Memory
+
+_GIB = 1024**3
+
+
+@dataclass
+class InMemoryHardware:
+    """A `HardwareProbe` whose `reading` can be replaced at any time; at first a plain CPU node."""
+
+    reading: Hardware = field(
+        default_factory=lambda: Hardware(
+            ram=Memory(16 * _GIB, 12 * _GIB), architecture="amd64", system="linux"
+        )
+    )
+
+    async def read(self) -> Hardware:
+        await checkpoint()
+        return self.reading

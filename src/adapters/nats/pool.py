@@ -1,0 +1,38 @@
+"""Which server to try next, and when."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+
+from .servers import Server
+
+_SPREAD = 0.05  # nats.go's: so that a fleet does not come back in one beat
+
+
+class ServerPool:
+    """The servers of the list, in random order, and what their cluster told; each is tried in turn.
+
+    Between two attempts at one server lie `retry_s` seconds, and up to a twentieth more.
+    """
+
+    def __init__(self, servers: tuple[Server, ...], *, retry_s: float) -> None:
+        self._listed = servers
+        self._retry_s = retry_s
+        self._turns = deque(random.sample(servers, len(servers)))
+        self._rested_at_s: dict[Server, float] = {}
+
+    def next(self, *, now_s: float) -> tuple[Server, float]:
+        """The server whose turn it is, and the time from which it may be tried (not before `now_s`)."""
+        server = self._turns[0]
+        self._turns.rotate(-1)
+        at_s = max(now_s, self._rested_at_s.get(server, now_s))
+        rest_s = self._retry_s * random.uniform(1, 1 + _SPREAD)  # noqa: S311 - no secret
+        self._rested_at_s[server] = at_s + rest_s
+        return server, at_s
+
+    def learn(self, others: Iterable[Server]) -> None:
+        """Keep the listed servers and `others`; those learned before and not told again are gone."""
+        known = dict.fromkeys((*self._listed, *others))
+        kept = [server for server in self._turns if server in known]
+        self._turns = deque((*kept, *(server for server in known if server not in kept)))
+        self._rested_at_s = {server: at_s for server, at_s in self._rested_at_s.items() if server in known}

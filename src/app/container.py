@@ -1,0 +1,284 @@
+"""The container: the one module that names concrete adapters, each imported only when it is built.
+
+Every part can be replaced by overriding its provider; `memory_container.in_memory` replaces all that touch
+the outside. Which bus is used is a setting (`bus=memory`), no code.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from ..domain import capability as capabilities
+from ..domain.allocate_ports import PortPool
+from ..domain.backend_environment import backend_environment
+from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.gallery_index import GalleryIndexes
+from ..domain.install import InstallBackends
+from ..domain.installed import InstalledBackends
+from ..domain.ports.hardware import Hardware
+from ..domain.receive_files import ReceiveFiles
+from ..domain.stop_group import StopLadder
+from ..domain.supervise import Supervisor
+from ..domain.validate_paths import FileRoots
+from .control_plane import ControlPlane
+from .settings import Settings
+from .slim_injector import containers, providers
+from .worker import Worker
+
+_FORCED_CAPABILITY = "LOCALAI_FORCE_META_BACKEND_CAPABILITY"
+_CAPABILITY_FILE = "LOCALAI_FORCE_META_BACKEND_CAPABILITY_RUN_FILE"
+_DEFAULT_CAPABILITY_FILE = "/run/localai/capability"
+
+
+def _nats_bus(settings: Settings) -> Any:
+    from ..adapters.nats.bus import NatsMessageBus
+    from ..adapters.nats.tls import TlsFiles
+
+    files = (settings.nats_tls_ca, settings.nats_tls_cert, settings.nats_tls_key)
+    tls = TlsFiles(*files) if any(files) else None
+    return NatsMessageBus(settings.nats_url, client_name=settings.node_name, tls=tls)
+
+
+def _memory_broker() -> Any:
+    from ..adapters.memory.bus import InMemoryBroker
+
+    return InMemoryBroker()
+
+
+def _memory_bus(broker: Any) -> Any:
+    from ..adapters.memory.bus import InMemoryMessageBus
+
+    return InMemoryMessageBus(broker)
+
+
+def _http_frontend(settings: Settings) -> Any:
+    from ..adapters.frontend.client import HttpFrontendClient
+
+    return HttpFrontendClient(settings.register_to, settings.registration_token)
+
+
+def _grpc_client(settings: Settings) -> Any:
+    from ..adapters.grpc.backend_client import GrpcBackendClient
+
+    return GrpcBackendClient(settings.registration_token)
+
+
+def _local_processes() -> Any:
+    from ..adapters.processes.local import LocalProcesses
+
+    return LocalProcesses()
+
+
+def _local_filesystem() -> Any:
+    from ..adapters.filesystem.local import LocalFileSystem
+
+    return LocalFileSystem()
+
+
+def _local_network() -> Any:
+    from ..adapters.network.local import LocalNetwork
+
+    return LocalNetwork()
+
+
+def _local_hardware() -> Any:
+    from ..adapters.hardware.local import LocalHardware
+
+    return LocalHardware()
+
+
+def _system_clock() -> Any:
+    from ..adapters.system_clock import SystemClock
+
+    return SystemClock()
+
+
+def _artifact_readers() -> Any:
+    from ..adapters.artifacts.readers import ArtifactReaders
+
+    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
+
+
+def _image_files() -> Any:
+    from ..adapters.artifacts.ocifile import ImageFiles
+
+    return ImageFiles()
+
+
+def _local_directories() -> Any:
+    from ..adapters.artifacts.local_directory import LocalDirectories
+
+    return LocalDirectories()
+
+
+def _gallery_readers() -> Any:
+    from ..adapters.artifacts.readers import GalleryIndexReaders
+
+    return GalleryIndexReaders({"file://": _file_indexes})
+
+
+def _file_indexes() -> Any:
+    from ..adapters.artifacts.file_index import FileGalleryIndexes
+
+    return FileGalleryIndexes()
+
+
+def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
+    from ..adapters.http_server.routes import BUS_DOWN, file_routes
+
+    def ready() -> tuple[bool, str]:
+        return (True, "") if bus.connected else (False, BUS_DOWN)
+
+    return file_routes(files, settings.registration_token, ready)
+
+
+def _http_server(make_app: Callable[[], Any], settings: Settings) -> Any:
+    from ..adapters.http_server.lazy import LazyApplication
+    from ..adapters.http_server.serve import HttpServer
+
+    bind = settings.addresses.http_bind
+    return HttpServer(LazyApplication(make_app), bind.host, bind.port)
+
+
+def _profile(settings: Settings) -> NodeProfile:
+    return NodeProfile(
+        name=settings.node_name,
+        address=str(settings.addresses.grpc),
+        http_address=str(settings.addresses.http),
+        token=settings.registration_token,
+        labels=settings.node_labels,
+        max_replicas_per_model=settings.max_replicas_per_model,
+        vram_budget=settings.vram_budget,
+        models_path=settings.models_path,
+    )
+
+
+def _roots(settings: Settings) -> FileRoots:
+    base = settings.models_path.parent
+    return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
+
+
+def _backend_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    return backend_environment(environment, token=settings.registration_token, allowed=settings.backend_env)
+
+
+class CapabilityOf:
+    """The capability of a reading, with the operator's overrides; the override file is read once."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._forced = environment.get(_FORCED_CAPABILITY)
+        path = Path(environment.get(_CAPABILITY_FILE) or _DEFAULT_CAPABILITY_FILE)
+        self._said = path.read_text(errors="replace") if path.is_file() else None
+
+    def __call__(self, hardware: Hardware) -> str:
+        return capabilities.detect(hardware, self._forced, self._said)
+
+
+class Container(containers.DeclarativeContainer):
+    """Everything one worker is made of; build it inside the event loop, through `build_worker`.
+
+    `capability` is detected from the hardware before the other parts are built.
+    """
+
+    settings = providers.Dependency(instance_of=Settings)
+    environment: providers.Dependency[Mapping[str, str]] = providers.Dependency()
+    capability: providers.Dependency[str] = providers.Dependency(instance_of=str)
+
+    clock = providers.Singleton(_system_clock)
+    filesystem = providers.Singleton(_local_filesystem)
+    network = providers.Singleton(_local_network)
+    processes = providers.Singleton(_local_processes)
+    hardware = providers.Singleton(_local_hardware)
+    backend_client = providers.Singleton(_grpc_client, settings)
+    frontend = providers.Singleton(_http_frontend, settings)
+    artifacts = providers.Singleton(_artifact_readers)
+    gallery_source = providers.Singleton(_gallery_readers)
+    broker = providers.Singleton(_memory_broker)
+    bus = providers.Selector(
+        settings.provided.bus.value,
+        nats=providers.Singleton(_nats_bus, settings),
+        memory=providers.Singleton(_memory_bus, broker),
+    )
+
+    capability_of = providers.Singleton(CapabilityOf, environment)
+    stop_requested = providers.Singleton(anyio.Event)
+    files = providers.Singleton(
+        ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
+    )
+    file_app = providers.Singleton(_file_app, files, settings, bus)
+    http = providers.Singleton(_http_server, file_app.provider, settings)
+    installed = providers.Singleton(
+        InstalledBackends,
+        filesystem=filesystem,
+        backends_path=settings.provided.backends_path,
+        system_path=settings.provided.backends_system_path,
+        capability=capability,
+    )
+    galleries = providers.Singleton(
+        GalleryIndexes,
+        source=gallery_source,
+        trusted_root=settings.provided.backends_path,
+        capability=capability,
+    )
+    installer = providers.Singleton(
+        InstallBackends,
+        filesystem=filesystem,
+        installed=installed,
+        artifacts=artifacts,
+        galleries=galleries,
+        clock=clock,
+    )
+    ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    supervisor = providers.Singleton(
+        Supervisor,
+        processes=processes,
+        client=backend_client,
+        filesystem=filesystem,
+        network=network,
+        ports=ports,
+        environment=providers.Callable(_backend_environment, settings, environment),
+        output_directory=settings.provided.state_path,
+        ready_timeout_s=settings.provided.ready_timeout_s,
+        ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
+    )
+    enrolment = providers.Singleton(
+        Enrolment,
+        frontend=frontend,
+        hardware=hardware,
+        filesystem=filesystem,
+        profile=providers.Callable(_profile, settings),
+        capability=capability_of,
+        heartbeat_s=settings.provided.heartbeat_interval_s,
+    )
+    control = providers.Singleton(
+        ControlPlane,
+        bus=bus,
+        installer=installer,
+        installed=installed,
+        supervisor=supervisor,
+        addresses=settings.provided.addresses,
+        galleries=settings.provided.backend_galleries,
+        request_stop=stop_requested.provided.set,
+    )
+    worker = providers.Singleton(
+        Worker,
+        bus=bus,
+        frontend=frontend,
+        enrolment=enrolment,
+        control=control,
+        supervisor=supervisor,
+        files=files,
+        http=http,
+        stop_requested=stop_requested,
+    )
+
+
+async def build_worker(container: Container) -> Worker:
+    """Read the hardware, settle what this node can run, and assemble the worker."""
+    reading = await container.hardware().read()
+    capability = container.capability_of()(reading)
+    container.capability.override(providers.Object(capability))
+    worker: Worker = container.worker()
+    return worker

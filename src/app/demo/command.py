@@ -1,0 +1,113 @@
+"""`localai-worker demo`: the story once, and nothing left behind whatever happens."""
+
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskStatus
+from rich.console import Console
+from rich.markup import escape
+
+from ...domain.errors import WorkerError
+from ..startup import leaves
+from .leftovers import end_processes_of
+from .report import StepReport
+from .story import DemoFailed, tell
+
+_EXAMPLE = Path("examples/backends/minilm")
+
+
+def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
+    """Play the demo on `bus` (`nats`: real parts, `memory`: one process) and return the exit code.
+
+    0 after `demo: ok`, 1 after a failure (told on stderr), 130 after Ctrl-C. `keep` leaves the temporary
+    directory of the real parts for a look; their processes are ended all the same.
+    """
+    console = Console(highlight=False)
+    report = StepReport(console)
+    console.print(f"localai-worker demo, message bus: {bus}")
+    failures: list[BaseException] = []
+    interrupted = False
+    try:
+        interrupted = anyio.run(_play, bus, keep, timeout_s, report)
+    except* WorkerError as group:
+        failures.extend(leaves(group))
+    if failures:
+        errors = Console(stderr=True, highlight=False)
+        for failure in failures:
+            errors.print(
+                f"demo: failed at '{escape(report.current)}': {escape(str(failure))}", soft_wrap=True
+            )
+        return 1
+    if interrupted:
+        console.print("demo: interrupted, everything is cleaned up")
+        return 130
+    report.done()
+    return 0
+
+
+async def _play(bus: str, keep: bool, timeout_s: float, report: StepReport) -> bool:
+    """Tell the story; True if a signal cut it short."""
+    interrupted = False
+
+    async def obey_signals(*, task_status: TaskStatus[None]) -> None:
+        nonlocal interrupted
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                interrupted = True
+                tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(obey_signals)
+        with anyio.move_on_after(timeout_s) as limit:
+            await (_play_in_memory(report) if bus == "memory" else _play_for_real(keep, report))
+        if limit.cancelled_caught:
+            raise DemoFailed(f"it took longer than {timeout_s:g} s; --timeout gives it more")
+        tasks.cancel_scope.cancel()
+    return interrupted
+
+
+async def _play_in_memory(report: StepReport) -> None:
+    from .memory_stage import memory_stage
+
+    async with memory_stage() as stage:
+        await tell(stage, report)
+
+
+async def _play_for_real(keep: bool, report: StepReport) -> None:
+    from .real_stage import real_stage
+
+    example = find_example()
+    directory = Path(tempfile.mkdtemp(prefix="localai-worker-demo-")).resolve()
+    try:
+        async with real_stage(directory, example) as stage:
+            await tell(stage, report)
+    finally:
+        with anyio.CancelScope(shield=True):
+            # A worker that was killed could not end its backends.
+            await to_thread.run_sync(end_processes_of, directory)
+            if keep:
+                report.console.print(f"kept: {directory}")
+            else:
+                await to_thread.run_sync(shutil.rmtree, directory)
+
+
+def find_example() -> Path:
+    """The example backend's directory: of this package's checkout, or below the working directory.
+
+    Raises:
+        DemoFailed: it is in neither; an installed package does not bring it.
+    """
+    checkout = Path(__file__).resolve().parents[3]
+    for base in (checkout, Path.cwd()):
+        if (base / _EXAMPLE / "run.sh").is_file():
+            return base / _EXAMPLE
+    raise DemoFailed(
+        f"{_EXAMPLE} not found; run it from a checkout of localai-worker (make demo), or try --bus memory "
+        f"(this is {sys.executable})"
+    )

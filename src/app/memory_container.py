@@ -1,0 +1,68 @@
+"""A worker with every adapter in memory: for demos, users' tests and the simulator."""
+
+from typing import Any
+
+from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from ..adapters.memory.backend_client import InMemoryBackendClient
+from ..adapters.memory.filesystem import InMemoryFileSystem
+from ..adapters.memory.frontend import InMemoryFrontend
+from ..adapters.memory.frontend_client import InMemoryFrontendClient
+from ..adapters.memory.hardware import InMemoryHardware
+from ..adapters.memory.http_server import InMemoryHttpServer
+from ..adapters.memory.loop_clock import LoopClock
+from ..adapters.memory.machine import FakeProgram, InMemoryMachine
+from ..adapters.memory.network import InMemoryNetwork
+from ..adapters.memory.processes import InMemoryProcesses
+from .container import Container
+from .settings import Settings
+from .slim_injector import containers, providers
+
+
+def _frontend_client(registry: InMemoryFrontend, settings: Settings) -> InMemoryFrontendClient:
+    return InMemoryFrontendClient(registry, settings.registration_token)
+
+
+def _registry(settings: Settings) -> InMemoryFrontend:
+    return InMemoryFrontend(token=settings.registration_token)
+
+
+def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClient:
+    return InMemoryBackendClient(machine, settings.registration_token)
+
+
+class MemoryParts(containers.DeclarativeContainer):
+    """Stand-ins for everything outside a worker; each provider bears the name of the one it replaces.
+
+    `machine` and `registry` (the frontend) are what they share. Every installed backend runs `program`
+    unless `processes().programs` has one under its name.
+    """
+
+    settings = providers.Dependency(instance_of=Settings)
+    file_app: providers.Dependency[Any] = providers.Dependency()
+
+    machine = providers.Singleton(InMemoryMachine)
+    program = providers.Singleton(FakeProgram, listens_after_s=0.05)
+    registry = providers.Singleton(_registry, settings)
+
+    clock = providers.Singleton(LoopClock)
+    filesystem = providers.Singleton(InMemoryFileSystem)
+    network = providers.Singleton(InMemoryNetwork, machine)
+    processes = providers.Singleton(InMemoryProcesses, machine, default=program)
+    hardware = providers.Singleton(InMemoryHardware)
+    backend_client = providers.Singleton(_client, machine, settings)
+    frontend = providers.Singleton(_frontend_client, registry, settings)
+    artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
+    gallery_source = providers.Singleton(InMemoryGalleries)
+    http = providers.Singleton(InMemoryHttpServer, file_app)
+
+
+def in_memory(container: Container) -> MemoryParts:
+    """Put everything outside the worker of `container` into memory and return the stand-ins.
+
+    Its settings should say `bus=memory`; the broker is `container.broker()`.
+    """
+    parts = MemoryParts(settings=container.settings, file_app=container.file_app)
+    for name, provider in parts.providers.items():
+        if name in container.providers and name not in {"settings", "file_app"}:
+            container.providers[name].override(provider)
+    return parts

@@ -1,0 +1,99 @@
+"""A whole worker in memory for tests, and the frontend's end of its bus."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from localai_worker.adapters.memory.bus import InMemoryMessageBus
+from localai_worker.adapters.memory.frontend import InMemoryFrontend
+from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
+from localai_worker.app.container import Container, build_worker
+from localai_worker.app.memory_container import MemoryParts, in_memory
+from localai_worker.app.resolve_settings import resolve_settings
+from localai_worker.app.settings import Settings
+from localai_worker.app.worker import Worker
+from localai_worker.domain.galleries import Gallery
+from localai_worker.domain.messages.backend import BackendInstallReply, BackendInstallRequest
+from localai_worker.domain.messages.subjects import NodeSubjects
+
+GALLERY = Gallery("test", "file:///node/backends/gallery.yaml")
+GALLERIES = f'[{{"name":"{GALLERY.name}","url":"{GALLERY.url}"}}]'
+
+
+def memory_settings(**environment: str) -> Settings:
+    """Settings of a worker in memory; keywords are environment variables."""
+    base = {
+        "LOCALAI_REGISTER_TO": "http://frontend:8080",
+        "LOCALAI_NATS_URL": "",
+        "LOCALAI_WORKER_BUS": "memory",
+        "LOCALAI_NODE_NAME": "node-1",
+        "LOCALAI_REGISTRATION_TOKEN": "s3cret",
+        "LOCALAI_ADVERTISE_ADDR": "gpu1.example.com:50051",
+        "LOCALAI_MODELS_PATH": "/node/models",
+        "LOCALAI_BACKENDS_PATH": "/node/backends",
+        "LOCALAI_BACKEND_GALLERIES": GALLERIES,
+    }
+    resolved = resolve_settings(
+        {}, {**base, **environment}, cwd=Path("/node"), home=Path("/home/x"), hostname="host", pid=1
+    )
+    return resolved.settings
+
+
+@dataclass
+class MemoryNode:
+    """A worker in memory, its surroundings, and a bus for whoever plays the frontend."""
+
+    container: Container
+    parts: MemoryParts
+    worker: Worker
+    bus: InMemoryMessageBus
+
+    @property
+    def machine(self) -> InMemoryMachine:
+        return self.parts.machine()
+
+    @property
+    def registry(self) -> InMemoryFrontend:
+        return self.parts.registry()
+
+    @property
+    def subjects(self) -> NodeSubjects:
+        return NodeSubjects(self.worker.enrolment.node_id)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The calls the frontend got, in order."""
+        return [call.endpoint for call in self.registry.calls]
+
+    def offer(self, name: str, program: FakeProgram | None = None) -> None:
+        """List the backend `name` in the gallery; it runs `program`."""
+        uri = f"ocifile:///images/{name}.tar"
+        source = self.parts.gallery_source()
+        source.indexes[GALLERY.url] = [*source.indexes.get(GALLERY.url, ()), {"name": name, "uri": uri}]
+        self.parts.artifacts().trees[uri] = {"run.sh": b"#!/bin/sh\n"}
+        if program is not None:
+            self.parts.processes().programs[name] = program
+
+    async def install(self, backend: str, model: str = "", **fields: object) -> BackendInstallReply:
+        """Send one install as a frontend would and return the reply."""
+        request = BackendInstallRequest(backend=backend, model_id=model, **fields)  # type: ignore[arg-type]
+        reply = await self.bus.request(self.subjects.install, request.to_wire(), timeout_s=120)
+        return BackendInstallReply.from_wire(reply)
+
+
+@asynccontextmanager
+async def memory_node(**environment: str) -> AsyncIterator[MemoryNode]:
+    """A worker that is up; leaving stops it in good order."""
+    container = Container(settings=memory_settings(**environment), environment={"PATH": "/bin"})
+    parts = in_memory(container)
+    worker = await build_worker(container)
+    bus = InMemoryMessageBus(container.broker())
+    await bus.open()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(worker.run)
+        yield MemoryNode(container, parts, worker, bus)
+        worker.stop_requested.set()
+    await bus.close()

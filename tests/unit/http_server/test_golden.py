@@ -1,0 +1,130 @@
+"""The exchanges recorded from the protocol sheets, replayed in the order a frontend makes them."""
+
+import json
+import posixpath
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from localai_worker.adapters.http_server.routes import BUS_DOWN
+
+from .conftest import Node
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "http"
+
+
+def golden(name: str) -> dict[str, Any]:
+    exchange: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
+    return exchange
+
+
+async def replay(node: Node, name: str) -> httpx.Response:
+    """Send the golden request; check status and headers, with this node's own directories in them."""
+    exchange = golden(name)
+    request, expected = exchange["request"], exchange["response"]
+    content = request["body"].encode() if request["body"] is not None else None
+    response = await node.request(
+        request["method"], request["path"], headers=request["headers"], content=content
+    )
+    assert response.status_code == expected["status"]
+    for header, value in expected["headers"].items():
+        assert response.headers[header] == here(node, value)
+    return response
+
+
+def here(node: Node, text: str) -> str:
+    return text.replace("/models/", f"{node.roots.models}/").replace("/staging/", f"{node.roots.staging}/")
+
+
+def expected_body(name: str) -> Any:
+    return golden(name)["response"]["body"]
+
+
+async def test_a_model_is_asked_for_sent_and_asked_for_again(node: Node) -> None:
+    missing = await replay(node, "seed-08-file-head-missing")
+    assert missing.content == b""
+
+    stored = await replay(node, "seed-09-file-put")
+    assert stored.json() == {"local_path": here(node, expected_body("seed-09-file-put")["local_path"])}
+    assert stored.text.endswith("\n")
+    assert await node.content(node.roots.models / "qwen3-0.6b/qwen.gguf") == b"hello distributed world"
+
+    present = await replay(node, "seed-10-file-head-present")
+    assert present.content == b""
+    # The newer additions of the recording's note; no content type, and never a claim to hold a part.
+    assert present.headers["content-length"] == "23"
+    assert "content-type" not in present.headers
+    assert "x-target-sha256" not in present.headers
+
+    sidecar = await node.content(node.roots.models / "qwen3-0.6b/qwen.gguf.sha256")
+    assert sidecar.decode() == present.headers["x-content-sha256"]
+
+
+async def test_an_encoded_way_out_is_refused(node: Node) -> None:
+    before = node.every_file()
+    refused = await replay(node, "seed-11-file-put-traversal")
+    outside = posixpath.normpath(f"{node.roots.models}/../../etc/cron.d/x")
+    assert refused.text == expected_body("seed-11-file-put-traversal").replace("/etc/cron.d/x", outside)
+    assert node.every_file() == before
+
+
+async def test_a_temporary_is_made_flat_in_staging_and_fetched_by_its_name(node: Node) -> None:
+    made = await replay(node, "seed-12-file-temp")
+    path = Path(made.json()["local_path"])
+    assert path.parent == node.roots.staging
+    assert path.name.startswith("localai-output-")
+    assert path.name.removeprefix("localai-output-").removesuffix(".tmp").isdigit()
+    fetched = await node.request("GET", f"/v1/files/{path.name}")
+    assert (fetched.status_code, fetched.content) == (200, b"")
+
+
+async def test_an_export_is_listed(node: Node) -> None:
+    """H-15"""
+    for relative in ("shards/model-00001.safetensors", "config.json"):
+        stored = await node.request("PUT", f"/v1/files/models/exported/{relative}", content=b"x")
+        assert stored.status_code == 200
+    listed = await replay(node, "seed-13-files-list")
+    assert listed.json() == expected_body("seed-13-files-list")
+
+
+async def test_a_newer_frontend_sends_a_whole_file_as_a_range(node: Node) -> None:
+    stored = await replay(node, "newer-16-file-put-range-whole")
+    assert stored.json() == {"local_path": here(node, "/models/m1/w.bin")}
+    assert await node.content(node.roots.models / "m1/w.bin") == b"AAAAABBBBB"
+    again = await replay(node, "newer-16-file-put-range-whole")
+    assert again.json() == stored.json()
+
+
+@pytest.mark.parametrize("name", ["newer-18-file-put-range-resume", "newer-19-file-put-range-bad-offset"])
+async def test_a_newer_frontend_that_resumes_is_sent_back_to_the_start(node: Node, name: str) -> None:
+    """Nothing is appended anywhere, and as HEAD never names a target, the next attempt starts at 0."""
+    before = node.every_file()
+    exchange = golden(name)["request"]
+    refused = await node.request(
+        exchange["method"], exchange["path"], headers=exchange["headers"], content=exchange["body"].encode()
+    )
+    assert refused.status_code == 416
+    assert refused.headers["content-range"] == "bytes */10"
+    assert refused.headers["x-file-size"] == "0"
+    assert node.every_file() == before
+    probed = await node.request("HEAD", exchange["path"])
+    assert probed.status_code == 404
+
+
+async def test_readiness_follows_the_bus_and_needs_no_token(node: Node) -> None:
+    node.token = "wrong"
+    node.readiness.state = (False, BUS_DOWN)
+    down = await replay(node, "newer-20-readyz-nats-down")
+    assert down.text == expected_body("newer-20-readyz-nats-down")
+    alive = await node.request("GET", "/healthz")
+    assert (alive.status_code, alive.text) == (200, "ok")
+    node.readiness.state = (True, "")
+    up = await node.request("GET", "/readyz")
+    assert (up.status_code, up.text) == (200, "ok")
+    assert up.headers["content-type"] == "text/plain; charset=utf-8"
+    for path in ("/healthz", "/readyz"):
+        assert (await node.request("HEAD", path)).status_code == 200
+        refused = await node.request("POST", path)
+        assert (refused.status_code, refused.text) == (405, "method not allowed\n")

@@ -1,0 +1,199 @@
+"""Commands over an in-memory bus, in virtual time: decoded, done, answered exactly once."""
+
+import json
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from localai_worker.adapters.memory.backend import FakeBackend
+from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.domain.messages.backend_list import BackendListReply
+from localai_worker.domain.messages.node_status import LoadedModel
+from tests.memory_worker import GALLERIES, MemoryNode, memory_node
+from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
+
+
+@pytest.fixture
+def anyio_backend() -> AnyioBackend:
+    return VIRTUAL_TIME
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[MemoryNode]:
+    async with memory_node() as node:
+        node.offer("llama-cpp")
+        yield node
+
+
+async def test_an_install_brings_the_backend_and_answers_with_the_advertised_host(node: MemoryNode) -> None:
+    reply = await node.install("llama-cpp", "qwen")
+    assert (reply.success, reply.address, reply.error) == (True, "gpu1.example.com:50052", "")
+    assert len(node.machine.running) == 1
+
+
+async def test_a_second_install_of_the_same_model_answers_the_same_address(node: MemoryNode) -> None:
+    first = await node.install("llama-cpp", "qwen")
+    second = await node.install("llama-cpp", "qwen")
+    assert first.address == second.address
+    assert len(node.machine.processes) == 1
+
+
+async def test_the_requests_galleries_replace_the_workers(node: MemoryNode) -> None:
+    reply = await node.install("llama-cpp", "qwen", backend_galleries="null")
+    assert reply.error == 'installing backend from gallery: no backend found with name "llama-cpp"'
+    assert (await node.install("llama-cpp", "qwen", backend_galleries=GALLERIES)).success
+
+
+async def test_unreadable_galleries_fail_the_install(node: MemoryNode) -> None:
+    reply = await node.install("llama-cpp", "qwen", backend_galleries="[{")
+    assert not reply.success
+    assert "decoding backend galleries" in reply.error
+
+
+async def test_a_backend_that_dies_is_answered_with_its_last_words(node: MemoryNode) -> None:
+    never = float("inf")
+    node.offer("broken", FakeProgram(exits_after_s=1, exit_code=1, listens_after_s=never, stderr="no CUDA\n"))
+    reply = await node.install("broken", "m")
+    assert not reply.success
+    assert "backend process m#0 died during startup. Last stderr:\nno CUDA" in reply.error
+
+
+async def test_an_endless_last_word_is_cut_to_fit_the_bus(node: MemoryNode) -> None:
+    """N-B30: a reply larger than max_payload would be lost, and the frontend would wait out its timeout."""
+    node.offer("loud", FakeProgram(exits_after_s=0.1, listens_after_s=9, stderr="x" * 3_000_000))
+    reply = await node.install("loud", "m")
+    assert "died during startup" in reply.error
+    assert len(reply.to_wire()) < 128 * 1024
+
+
+async def test_a_name_that_is_a_path_is_refused(node: MemoryNode) -> None:
+    """N-B7: nothing outside the backends directory is ever started."""
+    node.parts.filesystem().put(node.worker.files.roots.models / "evil" / "run.sh", b"#!/bin/sh\n")
+    for name in ("../models/evil", "/node/models/evil", "..", ""):
+        reply = await node.install(name, "m")
+        assert not reply.success, name
+        assert reply.error
+    assert node.machine.processes == []
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b'{"backend":1}', b"\xff\xfe", b'{"replica_index":1.0}']
+)
+async def test_a_malformed_install_is_answered_and_has_no_effect(node: MemoryNode, payload: bytes) -> None:
+    reply = json.loads(await node.bus.request(node.subjects.install, payload, timeout_s=5))
+    assert reply["success"] is False
+    assert reply["error"].startswith("invalid request: ")
+    assert node.machine.processes == []
+
+
+async def test_a_negative_replica_is_refused(node: MemoryNode) -> None:
+    reply = await node.install("llama-cpp", "m", replica_index=-1)
+    assert not reply.success
+    assert "m#-1" in reply.error
+
+
+async def test_installs_run_side_by_side(node: MemoryNode) -> None:
+    """N-B13, G-F3: a slow one holds up nobody."""
+    node.offer("slow", FakeProgram(listens_after_s=25))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.install, "slow", "big")
+        await anyio.sleep(0.1)
+        began_s = anyio.current_time()
+        assert (await node.install("llama-cpp", "small")).success
+        assert anyio.current_time() - began_s < 1
+
+
+async def test_a_stop_ends_all_replicas_of_a_model(node: MemoryNode) -> None:
+    """S-W14: by model id, by backend name, by exact key; others stay."""
+    for index in (0, 1):
+        await node.install("llama-cpp", "qwen", replica_index=index)
+    await node.install("llama-cpp", "phi")
+    await node.bus.publish(node.subjects.stop, b'{"backend":"qwen#0"}')
+    await anyio.sleep(1)
+    assert [str(replica.key) for replica in node.worker.supervisor.replicas] == ["qwen#1", "phi#0"]
+    await node.bus.publish(node.subjects.stop, b'{"backend":"qwen"}')
+    await anyio.sleep(1)
+    assert [str(replica.key) for replica in node.worker.supervisor.replicas] == ["phi#0"]
+    await node.bus.publish(node.subjects.stop, b'{"backend":"llama-cpp"}')
+    await anyio.sleep(1)
+    assert node.machine.running == ()
+
+
+@pytest.mark.parametrize("payload", [b"", b"null", b"{}", b'{"backend":"","force":true}'])
+async def test_a_stop_without_a_name_ends_everything(node: MemoryNode, payload: bytes) -> None:
+    """S-W33: empty, null and {} are all "stop all"."""
+    await node.install("llama-cpp", "qwen")
+    await node.bus.publish(node.subjects.stop, payload)
+    await anyio.sleep(1)
+    assert node.machine.running == ()
+
+
+@pytest.mark.parametrize("payload", [b"{", b"[]", b'"qwen"', b'{"backend":7}'])
+async def test_a_malformed_stop_stops_nothing(node: MemoryNode, payload: bytes) -> None:
+    """N-B31: upstream's seed stopped every backend for a typo."""
+    await node.install("llama-cpp", "qwen")
+    await node.bus.publish(node.subjects.stop, payload)
+    await anyio.sleep(1)
+    assert len(node.machine.running) == 1
+
+
+async def test_the_list_shows_what_is_installed(node: MemoryNode) -> None:
+    empty = await node.bus.request(node.subjects.list, b"whatever", timeout_s=5)
+    assert empty == b'{"backends":null}'
+    await node.install("llama-cpp", "qwen")
+    reply = BackendListReply.from_wire(await node.bus.request(node.subjects.list, b"{}", timeout_s=5))
+    (row,) = reply.backends
+    assert (row.name, row.is_system, row.is_meta) == ("llama-cpp", False, False)
+    assert row.uri == "ocifile:///images/llama-cpp.tar"
+    assert row.digest.startswith("sha256:")
+    assert row.installed_at
+
+
+async def test_a_bug_in_a_handler_is_answered_and_the_worker_lives_on(
+    node: MemoryNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(**_arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.worker.control.installer, "ensure", broken)
+        reply = await node.install("llama-cpp", "qwen")
+    assert reply.error == "internal error of the worker: ZeroDivisionError: a bug; see its log"
+    assert "Traceback" in caplog.text
+    assert (await node.install("llama-cpp", "qwen")).success
+
+
+async def test_an_install_during_shutdown_is_refused_with_the_reason(node: MemoryNode) -> None:
+    """N-B11: while the worker drains, nothing new is started and the frontend is told why."""
+    await node.install("llama-cpp", "qwen")
+    (row,) = node.registry.nodes.values()
+    row.models["qwen", 0] = LoadedModel(model_name="qwen", in_flight=1)
+    node.registry.generation = "seed"  # a newer frontend forgets its rows when it drains
+    node.worker.stop_requested.set()
+    await anyio.sleep(1)
+    reply = await node.install("llama-cpp", "late")
+    assert "this worker is shutting down" in reply.error
+
+
+async def test_an_install_cut_by_the_end_of_the_worker_is_answered() -> None:
+    """G-W19: the frontend hears that the worker went, it does not wait out its timeout."""
+    replies: list[str] = []
+    async with anyio.create_task_group() as tasks, memory_node() as node:
+        node.offer("slow", FakeProgram(backend=FakeBackend(health="LOADING")))
+
+        async def install() -> None:
+            replies.append((await node.install("slow", "m")).error)
+
+        tasks.start_soon(install)
+        await anyio.sleep(1)
+        node.worker.stop_requested.set()
+        await anyio.sleep(60)
+    assert len(replies) == 1
+    assert "stopped during startup" in replies[0] or "shutting down" in replies[0]
+
+
+async def test_the_frontends_node_stop_ends_the_worker(node: MemoryNode) -> None:
+    await node.bus.publish(node.subjects.node_stop, b"null")
+    await anyio.sleep(5)
+    assert node.endpoints[-2:] == ["deregister", "drain"]
