@@ -367,6 +367,14 @@ async def test_an_install_by_uri_is_found_whatever_the_request_calls_it(
     assert small.source.fetched == [external["uri"]]
 
 
+async def test_a_name_given_with_a_uri_goes_before_the_requests_backend(small: Node) -> None:
+    """N-B6: also when that backend happens to be installed."""
+    small.offer("oci://r.invalid/new:1")
+    await small.ensure("cpu-t")
+    backend = await small.ensure("cpu-t", uri="oci://r.invalid/new:1", name="new")
+    assert backend.run_file == BACKENDS / "new/run.sh"
+
+
 async def test_a_local_directory_is_installed_under_its_own_name(small: Node) -> None:
     small.filesystem.put(Path("/srv/trees/my-tool/run.sh"), b"#!/bin/sh\n")
     small.offer("/srv/trees/my-tool")
