@@ -1,5 +1,6 @@
 """Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
 
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ _TAIL_BYTES = 16 * 1024  # and never more than this (N-B30)
 _POLL_SHARE = 0.01
 _POLL_MIN_S = 0.005
 _POLL_MAX_S = 0.1
+_NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
 class RunnableBackend(Protocol):
@@ -357,4 +359,7 @@ def _alive(process: Process | None) -> bool:
 
 def _file_name(key: ReplicaKey) -> str:
     """A file name for `key`: readable, unique, and short enough for every file system."""
-    return quote(str(key), safe="#@+ ")[:180]
+    name = quote(str(key), safe="#@+ ")
+    if len(name) <= _NAME_CHARACTERS:
+        return name
+    return f"{name[:_NAME_CHARACTERS]}~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"

@@ -1,6 +1,9 @@
 """Worker processes as system tests talk to them."""
 
 import contextlib
+import os
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,6 @@ from localai_worker.app.simulator.local_cluster import LocalCluster, WorkerProce
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
-from tests.servers import NatsServer
 
 PATIENCE_S = 30.0
 
@@ -46,6 +48,10 @@ class Node:
     def log(self) -> str:
         return log_of(self.worker)
 
+    def said(self, text: str, *, since: int = 0) -> bool:
+        """Whether the log has `text` after its first `since` characters."""
+        return text in self.log[since:]
+
     @property
     def endpoints(self) -> list[str]:
         """The calls the frontend got from it, in order, without the registration."""
@@ -68,7 +74,7 @@ class Node:
         """The names backend.list tells; it also proves that the worker answers."""
         return [row.name for row in await self.cluster.frontend.list_backends(self.id)]
 
-    async def signalled(self, number: int) -> int:
+    async def signalled(self, number: signal.Signals) -> int:
         """Send the worker a signal that ends it; its exit code."""
         self.worker.stopping = True
         self.worker.process.send_signal(number)
@@ -87,9 +93,7 @@ async def exit_code(worker: WorkerProcess) -> int:
         return await worker.process.wait()
 
 
-async def start_node(
-    cluster: LocalCluster, name: str, environment: Mapping[str, str] | None = None
-) -> Node:
+async def start_node(cluster: LocalCluster, name: str, environment: Mapping[str, str] | None = None) -> Node:
     """A worker process, once it takes commands."""
     worker = await cluster.start_worker(name, with_python(environment))
     await until(lambda: "worker ready" in log_of(worker) or worker.process.returncode is not None)
@@ -99,20 +103,11 @@ async def start_node(
 
 def with_python(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """`environment` with what tiny backends need."""
-    import sys
-
     return {"PYTHON": sys.executable, **(environment or {})}
-
-
-def nats_at(server: NatsServer) -> dict[str, str]:
-    """Settings of a worker whose bus is `server`."""
-    return {"LOCALAI_NATS_URL": server.url}
 
 
 def group_of(leader: int) -> list[int]:
     """The processes, zombies too, of the group that `leader` leads or led."""
-    import os
-
     members = []
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):

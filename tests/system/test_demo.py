@@ -1,4 +1,4 @@
-"""`localai-worker demo` as a user runs it: told to its end, broken off at any step, and never leaving anything."""
+"""`localai-worker demo` as a user runs it: told to its end or broken off, nothing stays."""
 
 import os
 import signal

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ SECRET_URL_PART = "sesame"
 
 
 @pytest.fixture(scope="module")
-async def node(cluster: LocalCluster) -> AsyncIterator[Node]:
+async def node(cluster: LocalCluster) -> Node:
     """One worker for all tests here: each uses backends of its own names."""
     url = f"nats://worker:{SECRET_URL_PART}@127.0.0.1:{cluster.nats_port}"
     environment = {
@@ -30,7 +31,7 @@ async def node(cluster: LocalCluster) -> AsyncIterator[Node]:
         "AWS_SECRET_ACCESS_KEY": "aws-secret",
         "OPERATOR_SAYS": "hello",
     }
-    yield await start_node(cluster, "commands", environment)
+    return await start_node(cluster, "commands", environment)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +139,9 @@ async def test_an_unreadable_gallery_is_named_with_the_reason(
     if content is not None:
         index.write_text(content)
     error = await node.refused_install("wanted", [Gallery("house", f"file://{index}")])
-    assert error.startswith(f'installing backend from gallery: gallery "house" at file://{index} is unreadable')
+    assert error.startswith(
+        f'installing backend from gallery: gallery "house" at file://{index} is unreadable'
+    )
     assert why in error
 
 
@@ -160,7 +163,9 @@ async def test_a_gallery_of_a_kind_nobody_reads_is_refused_with_those_that_are(n
 @pytest.mark.parametrize("name", ["../models/evil", "/etc", "..", "a/../../evil", "nul\0byte", ""])
 async def test_a_name_that_is_a_path_is_refused_and_starts_nothing(node: Node, name: str) -> None:
     """N-B7: nothing outside the backends directory is ever started."""
-    evil = tiny_backends.shell(node.worker.directory / "models", f"evil-{abs(hash(name))}", "touch /nonexistent")
+    evil = tiny_backends.shell(
+        node.worker.directory / "models", f"evil-{abs(hash(name))}", "touch /nonexistent"
+    )
     before = {child.pid for child in children_of(node.worker)}
     error = await node.refused_install(name)
     assert error.startswith("installing backend from gallery: ")
@@ -168,7 +173,9 @@ async def test_a_name_that_is_a_path_is_refused_and_starts_nothing(node: Node, n
     assert evil.is_dir()
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'"x"', b'{"backend":1}', b"\xff\xfe", b'{"backend":"a"'])
+@pytest.mark.parametrize(
+    "payload", [b"", b"{", b"[]", b'"x"', b'{"backend":1}', b"\xff\xfe", b'{"backend":"a"']
+)
 async def test_a_malformed_install_is_answered_with_the_reason(node: Node, payload: bytes) -> None:
     reply = await node.cluster.frontend.bus.request(node.subjects.install, payload, timeout_s=10)
     assert b'"success":false' in reply
@@ -182,7 +189,7 @@ async def test_a_stop_that_names_nothing_stops_nothing(node: Node) -> None:
     for payload in (b"{", b"[]", b'{"backend":7}', b'{"backend":"../x"}', b'{"backend":"nul\\u0000"}'):
         said = len(node.log)
         await node.cluster.frontend.bus.publish(node.subjects.stop, payload)
-        await until(lambda said=said: "stop" in node.log[said:])
+        await until(partial(node.said, "stop", since=said))
     assert "Traceback" not in node.log
     assert await node.install("spared") == address
 
@@ -233,7 +240,10 @@ async def test_a_backend_that_says_anything_but_ok_is_not_ready(cluster: LocalCl
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(install, "loading")
         tasks.start_soon(install, "silent")
-    for name, last in (("loading", "health check failed: 'LOADING'"), ("silent", "nobody listens on its port")):
+    for name, last in (
+        ("loading", "health check failed: 'LOADING'"),
+        ("silent", "nobody listens on its port"),
+    ):
         assert errors[name].startswith(f"backend {name}#0 did not become ready within 2s")
         assert last in errors[name]
         assert "LOCALAI_BACKEND_READY_TIMEOUT" in errors[name]

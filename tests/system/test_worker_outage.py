@@ -23,7 +23,10 @@ async def test_a_worker_outlives_the_outage_of_its_message_bus(cluster: LocalClu
         bus = NatsMessageBus(nats.url)
         await bus.open()
         frontend = SimulatedFrontend(
-            bus=bus, registry=cluster.registry, inference=GrpcBackendClient(cluster.token), token=cluster.token
+            bus=bus,
+            registry=cluster.registry,
+            inference=GrpcBackendClient(cluster.token),
+            token=cluster.token,
         )
         tiny_backends.healthy(node.backends, "tiny")
         address = await frontend.install(node.id, "tiny", model_id="m")

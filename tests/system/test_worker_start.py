@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-import anyio
 import pytest
 from anyio import to_thread
 
@@ -18,7 +17,7 @@ from localai_worker.app.simulator.local_cluster import LocalCluster
 from tests.free_ports import free_port
 from tests.servers import NatsServer
 from tests.system import tiny_backends
-from tests.system.nodes import Node, exit_code, group_of, log_of, start_node, until, with_python
+from tests.system.nodes import exit_code, group_of, log_of, start_node, until, with_python
 
 
 @pytest.fixture

@@ -55,7 +55,12 @@ async def ended_in_good_order(node: Node, pid: int) -> None:
     assert node.cluster.registry.row(node.id).status == "draining"
     assert group_of(pid) == []
     lines = [line.partition(" ")[2] for line in node.log.splitlines()]
-    order = ["no new work, draining", "backend stopped: replica=tiny#0", "deregistered", "app.worker: stopped"]
+    order = [
+        "no new work, draining",
+        "backend stopped: replica=tiny#0",
+        "deregistered",
+        "app.worker: stopped",
+    ]
     found = [next(index for index, line in enumerate(lines) if text in line) for text in order]
     assert found == sorted(found)
     assert "Traceback" not in node.log

@@ -96,6 +96,19 @@ async def test_a_start_returns_the_port_on_which_the_backend_answers(node: Node)
     assert process.spec.environment == {"PATH": "/bin"}
 
 
+@pytest.mark.parametrize("model", ["m" * 400, "ü" * 200])
+async def test_replicas_of_a_model_with_a_long_name_write_to_files_of_their_own(
+    node: Node, model: str
+) -> None:
+    for replica in (0, 1):
+        await node.supervisor.start(ReplicaKey(model, replica), LLAMA_CPP, LLAMA)
+    outputs = {
+        path for process in node.machine.running for path in (process.spec.stdout, process.spec.stderr)
+    }
+    assert len(outputs) == 4
+    assert max(len(path.name) for path in outputs) < 230  # .previous follows
+
+
 async def test_a_start_waits_little_longer_than_the_backend_needs(node: Node) -> None:
     began_s = anyio.current_time()
     await node.supervisor.start(KEY, LLAMA_CPP, LLAMA)
