@@ -160,6 +160,10 @@ def _roots(settings: Settings) -> FileRoots:
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
 
 
+def _output_directory(settings: Settings) -> Path:
+    return settings.state_path / "logs"
+
+
 def _backend_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     return backend_environment(environment, token=settings.registration_token, allowed=settings.backend_env)
 
@@ -239,7 +243,7 @@ class Container(containers.DeclarativeContainer):
         network=network,
         ports=ports,
         environment=providers.Callable(_backend_environment, settings, environment),
-        output_directory=settings.provided.state_path,
+        output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
         ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..domain.errors import WorkerError
 from .environment import load_environment
 from .flags import Flags
+from .not_yet import refuse_false_promises
 from .option_values import SettingsError
 from .resolve_settings import ResolvedSettings, SettingsSurvey, require_files, survey_settings
 
@@ -24,6 +25,7 @@ def start_worker(flags: Flags) -> int:
 
         resolved, environment, warnings = _resolve(flags)
         settings = resolved.settings
+        warnings = (*warnings, *refuse_false_promises(settings))
         set_up_logging(
             level=settings.log_level, line_format=settings.log_format, dedup=settings.log_dedup_logs
         )

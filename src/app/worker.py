@@ -93,7 +93,7 @@ class Worker:
         await self.http.serve()
 
     async def _go_down(self) -> None:
-        log.info("stopping: no new work, draining")
+        log.info("stopping: no new work" if self.enrolment.registered is None else "stopping: draining")
         self.supervisor.refuse_new_work()
         async with anyio.create_task_group() as draining:
             draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)

@@ -15,8 +15,8 @@ from localai_worker.adapters.memory.http_server import InMemoryHttpServer
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import MemoryParts, in_memory
-from localai_worker.app.run import leaves
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.startup import leaves
 from localai_worker.app.worker import Worker
 from localai_worker.domain.enrol import NotRegistered
 from localai_worker.domain.errors import NoResponders, SubscriptionDenied
