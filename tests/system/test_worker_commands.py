@@ -135,6 +135,7 @@ async def test_an_unreadable_gallery_is_named_with_the_reason(
     node: Node, content: str | None, why: str
 ) -> None:
     index = node.backends / "index.yaml"
+    node.backends.mkdir(exist_ok=True)
     index.unlink(missing_ok=True)
     if content is not None:
         index.write_text(content)

@@ -138,7 +138,7 @@ async def stage() -> Stage:
 
 async def test_the_worker_is_up_in_an_order_in_which_no_call_meets_a_closed_door(stage: Stage) -> None:
     """H-20: it registers when it could serve files, and beats when it takes commands."""
-    stage.registry.look = lambda: (stage.http.serving, stage.worker.bus.connected)
+    stage.registry.look = lambda: (stage.http.bound, stage.worker.bus.connected)
     async with anyio.create_task_group() as tasks:
         node_id = await tasks.start(stage.worker.run)
         assert node_id in stage.registry.nodes
