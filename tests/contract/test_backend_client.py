@@ -17,7 +17,7 @@ from localai_worker.adapters.memory.backend_client import InMemoryBackendClient
 from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.domain.errors import BackendUnavailable, BackendUnhealthy, ModelLoadFailed
 from localai_worker.domain.ports.backend_client import InferenceClient, ModelToLoad
-from tests.free_ports import free_port
+from tests.servers import free_port
 
 MODEL = ModelToLoad(name="sub/model.gguf", file="/models/key/sub/model.gguf", tokenizer="/models/key/t.json")
 

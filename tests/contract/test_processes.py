@@ -23,7 +23,7 @@ from localai_worker.domain.ports.processes import (
     ProcessSpec,
     StopSignal,
 )
-from tests.free_ports import free_port
+from tests.servers import free_port
 
 _LISTENER = """
 import socket, sys, time
