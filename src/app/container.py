@@ -22,6 +22,8 @@ from ..domain.receive_files import ReceiveFiles
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from .commands.backend import BackendCommands
+from .commands.model import ModelCommands
 from .control_plane import ControlPlane
 from .settings import Settings
 from .slim_injector import containers, providers
@@ -252,14 +254,23 @@ class Container(containers.DeclarativeContainer):
         capability=capability_of,
         heartbeat_s=settings.provided.heartbeat_interval_s,
     )
-    control = providers.Singleton(
-        ControlPlane,
-        bus=bus,
+    backend_commands = providers.Singleton(
+        BackendCommands,
         installer=installer,
         installed=installed,
         supervisor=supervisor,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
+    )
+    model_commands = providers.Singleton(
+        ModelCommands, supervisor=supervisor, addresses=settings.provided.addresses
+    )
+    control = providers.Singleton(
+        ControlPlane,
+        bus=bus,
+        backends=backend_commands,
+        models=model_commands,
+        addresses=settings.provided.addresses,
         request_stop=stop_requested.provided.set,
     )
     worker = providers.Singleton(
