@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.install import InstallBackends
@@ -262,8 +263,14 @@ class Container(containers.DeclarativeContainer):
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )
+    model_files = providers.Singleton(
+        DeleteModel, filesystem=filesystem, models_path=settings.provided.models_path
+    )
     model_commands = providers.Singleton(
-        ModelCommands, supervisor=supervisor, addresses=settings.provided.addresses
+        ModelCommands,
+        supervisor=supervisor,
+        addresses=settings.provided.addresses,
+        files=model_files,
     )
     control = providers.Singleton(
         ControlPlane,

@@ -12,6 +12,8 @@ from ..domain.errors import BusUnavailable, PayloadTooLarge
 from ..domain.messages.backend import BackendInstallReply, BackendInstallRequest
 from ..domain.messages.backend_list import BackendListReply
 from ..domain.messages.model import (
+    ModelDeleteReply,
+    ModelDeleteRequest,
     ModelsRunningReply,
     ModelStopReply,
     ModelStopRequest,
@@ -85,6 +87,13 @@ class ControlPlane:
             ),
             request(
                 subjects.model_unload, ModelUnloadRequest.from_wire, models.unload, ModelUnloadReply.failed
+            ),
+            request(
+                subjects.model_delete,
+                ModelDeleteRequest.from_wire,
+                models.delete,
+                ModelDeleteReply.failed,
+                ModelDeleteReply.malformed,
             ),
             Command(subjects.stop, backends.stop),
             Command(subjects.node_stop, self._node_stop),

@@ -11,6 +11,8 @@ import pytest
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
 from localai_worker.domain.messages.model import (
+    ModelDeleteReply,
+    ModelDeleteRequest,
     ModelsRunningReply,
     ModelStopReply,
     ModelStopRequest,
@@ -265,6 +267,36 @@ async def test_an_unload_that_fails_is_told_within_five_seconds(node: MemoryNode
     assert reply.error.count("DEADLINE_EXCEEDED") == 2
     assert reply.error.startswith("freeing process qwen#0: ")
     assert len(node.machine.running) == 2
+
+
+async def delete(node: MemoryNode, name: str) -> ModelDeleteReply:
+    return await node.ask(node.subjects.model_delete, ModelDeleteRequest(model_name=name), ModelDeleteReply)
+
+
+async def test_a_delete_removes_the_files_and_leaves_the_process(node: MemoryNode) -> None:
+    await node.install("llama-cpp", "qwen")
+    weights = node.worker.files.roots.models / "qwen" / "weights.gguf"
+    node.parts.filesystem().put(weights, b"1")
+    assert (await delete(node, "qwen")).to_wire() == b'{"success":true}'
+    assert node.parts.filesystem().get(weights) is None
+    assert node.keys == ["qwen#0"]
+
+
+async def test_a_delete_that_leads_out_is_answered_as_upstream_does(node: MemoryNode) -> None:
+    golden = json.loads((GOLDEN / "22_model_delete_escape.json").read_text())
+    reply = await node.bus.request(node.subjects.model_delete, golden["request_wire"].encode(), timeout_s=30)
+    assert reply.decode() == golden["reply_wire"]
+    assert (await delete(node, "")).error == "empty model name"
+
+
+@pytest.mark.parametrize("payload", MALFORMED)
+async def test_a_malformed_delete_is_answered_without_detail(node: MemoryNode, payload: bytes) -> None:
+    """As upstream: the bare words, nothing touched."""
+    weights = node.worker.files.roots.models / "1"
+    node.parts.filesystem().put(weights, b"1")
+    reply = await node.bus.request(node.subjects.model_delete, payload, timeout_s=30)
+    assert reply == b'{"success":false,"error":"invalid request"}'
+    assert node.parts.filesystem().get(weights) == b"1"
 
 
 @pytest.mark.parametrize("payload", MALFORMED)

@@ -1,4 +1,4 @@
-"""Commands about models and their replicas: what runs, stop one, free the memory."""
+"""Commands about models and their replicas: what runs, stop one, free the memory, delete the files."""
 
 import logging
 from dataclasses import dataclass
@@ -7,8 +7,11 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import MalformedReplicaKey, ReplicaKey
+from ...domain.delete_model import DeleteModel
 from ...domain.errors import BackendUnavailable, WorkerError
 from ...domain.messages.model import (
+    ModelDeleteReply,
+    ModelDeleteRequest,
     ModelsRunningReply,
     ModelStopReply,
     ModelStopRequest,
@@ -60,6 +63,7 @@ class ModelCommands:
 
     supervisor: Supervisor
     addresses: NodeAddresses
+    files: DeleteModel
 
     async def running(self, _asked: None) -> ModelsRunningReply:
         """What is up and not being stopped, straight from the process table."""
@@ -137,6 +141,11 @@ class ModelCommands:
             if failures
             else ModelUnloadReply(success=True)
         )
+
+    async def delete(self, request: ModelDeleteRequest) -> ModelDeleteReply:
+        """Delete the files that were staged for a model."""
+        await self.files.delete(request.model_name)
+        return ModelDeleteReply(success=True)
 
     def _meant(self, request: ModelUnloadRequest) -> tuple[RunningReplica, ...]:
         if not (request.model_name or request.address):
