@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 
@@ -18,9 +19,12 @@ from localai_worker.app.worker import Worker
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.messages.backend import BackendInstallReply, BackendInstallRequest
 from localai_worker.domain.messages.subjects import NodeSubjects
+from localai_worker.domain.messages.wire import WireObject
 
 GALLERY = Gallery("test", "file:///node/backends/gallery.yaml")
 GALLERIES = f'[{{"name":"{GALLERY.name}","url":"{GALLERY.url}"}}]'
+
+Answer = TypeVar("Answer", bound=WireObject)
 
 
 def memory_settings(**environment: str) -> Settings:
@@ -77,11 +81,21 @@ class MemoryNode:
         if program is not None:
             self.parts.processes().programs[name] = program
 
+    async def ask(
+        self, subject: str, message: WireObject, reply: type[Answer], timeout_s: float = 120
+    ) -> Answer:
+        """Send a request as a frontend would and return the reply."""
+        return reply.from_wire(await self.bus.request(subject, message.to_wire(), timeout_s=timeout_s))
+
     async def install(self, backend: str, model: str = "", **fields: object) -> BackendInstallReply:
         """Send one install as a frontend would and return the reply."""
         request = BackendInstallRequest(backend=backend, model_id=model, **fields)  # type: ignore[arg-type]
-        reply = await self.bus.request(self.subjects.install, request.to_wire(), timeout_s=120)
-        return BackendInstallReply.from_wire(reply)
+        return await self.ask(self.subjects.install, request, BackendInstallReply)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the replicas that are up, in the order of their starts."""
+        return [str(replica.key) for replica in self.worker.supervisor.replicas]
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.install import InstallBackends
@@ -22,6 +23,8 @@ from ..domain.receive_files import ReceiveFiles
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from .commands.backend import BackendCommands
+from .commands.model import ModelCommands
 from .control_plane import ControlPlane
 from .settings import Settings
 from .slim_injector import containers, providers
@@ -256,14 +259,29 @@ class Container(containers.DeclarativeContainer):
         capability=capability_of,
         heartbeat_s=settings.provided.heartbeat_interval_s,
     )
-    control = providers.Singleton(
-        ControlPlane,
-        bus=bus,
+    backend_commands = providers.Singleton(
+        BackendCommands,
         installer=installer,
         installed=installed,
         supervisor=supervisor,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
+    )
+    model_files = providers.Singleton(
+        DeleteModel, filesystem=filesystem, models_path=settings.provided.models_path
+    )
+    model_commands = providers.Singleton(
+        ModelCommands,
+        supervisor=supervisor,
+        addresses=settings.provided.addresses,
+        files=model_files,
+    )
+    control = providers.Singleton(
+        ControlPlane,
+        bus=bus,
+        backends=backend_commands,
+        models=model_commands,
+        addresses=settings.provided.addresses,
         request_stop=stop_requested.provided.set,
     )
     worker = providers.Singleton(

@@ -79,6 +79,15 @@ class NodeAddresses:
         """The address the frontend dials for the backend that listens on `port`."""
         return str(HostPort(self.grpc.host, port))
 
+    def means(self, text: str, port: int) -> bool:
+        """Whether `text`, an address a frontend knows, is that of the backend that listens on `port`.
+
+        The port decides; the host may be the advertised one, a loopback one or missing. Upstream compares
+        with a loopback address and so finds no node's own rows (N-B1).
+        """
+        host, named_port = split_host_port(text)
+        return named_port == port and (not host or _is_loopback(host) or _same_host(host, self.grpc.host))
+
     def bound(self, http_port: int) -> Self:
         """These addresses once the file server listens on `http_port`: no advertised port stays 0 (H-25)."""
         return replace(
@@ -184,6 +193,16 @@ def _routable(setting: str, text: str, default: HostPort, warnings: list[Address
 
 def _is_anywhere(host: str) -> bool:
     return not host or host == "*" or (_is_ip(host) and ip_address(host).is_unspecified)
+
+
+def _is_loopback(host: str) -> bool:
+    return host.casefold() == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+
+
+def _same_host(one: str, other: str) -> bool:
+    if _is_ip(one) and _is_ip(other):
+        return ip_address(one) == ip_address(other)
+    return one.casefold() == other.casefold()
 
 
 def _is_ip(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from .supervision_errors import (
 log = logging.getLogger(__name__)
 
 _HEALTH_CALL_S = 2.0  # one Health call; the seed's figure
-_FREE_S = 5.0  # Free is given this long (N-B33)
+FREE_S = 5.0  # Free is given this long (N-B33)
 _TAIL_LINES = 20  # of stderr in a reply, as LocalAI shows
 _TAIL_BYTES = 16 * 1024  # and never more than this (N-B30)
 # Polls follow the time already waited: a start is never lengthened by more than 1 %, nor polled faster
@@ -151,6 +151,19 @@ class Supervisor:
             if key.matches(identifier) or (identity and entry.backend.name in identity)
         )
 
+    def keys_from(self, names: Collection[str], directories: Collection[Path] = ()) -> tuple[ReplicaKey, ...]:
+        """Keys in the table whose backend has one of `names`, or whose program lies below `directories`."""
+        return tuple(
+            key
+            for key, entry in self._table.items()
+            if entry.backend.name in names or not set(directories).isdisjoint(entry.backend.run_file.parents)
+        )
+
+    def port_of(self, key: ReplicaKey) -> int | None:
+        """The port of `key`, from the begin of its start to the end of its stop; None without a process."""
+        entry = self._table.get(key)
+        return None if entry is None else entry.lease.port
+
     async def start(self, key: ReplicaKey, backend: RunnableBackend, identity: frozenset[str]) -> int:
         """Have `backend` run for `key` and return its port once it answers Health.
 
@@ -176,10 +189,28 @@ class Supervisor:
                 await self.stop(key)
         return await self._start(key, backend)
 
-    async def stop(self, key: ReplicaKey, *, force: bool = False) -> Stopped | None:
+    async def free(self, key: ReplicaKey, *, timeout_s: float = FREE_S) -> None:
+        """Have the process of `key` let go of its model; without one that is up there is nothing to do.
+
+        Raises:
+            BackendUnavailable: as `BackendClient.free`.
+        """
+        entry = self._table.get(key)
+        if entry is not None and entry.ready and not entry.stopping:
+            await self.client.free(_dialled(entry), timeout_s=timeout_s)
+
+    async def stop(
+        self,
+        key: ReplicaKey,
+        *,
+        force: bool = False,
+        free_s: float = FREE_S,
+        ladder: StopLadder | None = None,
+    ) -> Stopped | None:
         """Stop the process of `key`: Free (unless `force`), then the ladder; None when there is none.
 
-        Runs to its end even if the caller is cancelled; a stop already under way is waited for.
+        Runs to its end even if the caller is cancelled; a stop already under way is waited for, and goes
+        on as it began. Free takes at most `free_s` seconds; `ladder` replaces the supervisor's own.
 
         Raises:
             GroupSurvived: the group outlived KILL; entry and port stay taken.
@@ -195,8 +226,8 @@ class Supervisor:
         entry.stopping = True
         with anyio.CancelScope(shield=True):
             await entry.launched.wait()  # a spawn takes milliseconds; a process must not slip through
-            free_error = "" if force or not entry.ready else await self._free(entry)
-            await self._end(entry)
+            free_error = "" if force or not entry.ready else await self._free(entry, free_s)
+            await self._end(entry, ladder or self.ladder)
         return Stopped(key, freed=entry.ready and not force and not free_error, free_error=free_error)
 
     async def stop_all(self, *, force: bool = False) -> None:
@@ -268,7 +299,7 @@ class Supervisor:
         """Return when the child lives, the listener on its port is its own, and Health says OK (D6)."""
         process = entry.process
         assert process is not None  # set by _launch
-        address = f"127.0.0.1:{entry.lease.port}"
+        address = _dialled(entry)
         began_s = anyio.current_time()
         last = "nobody listens on its port"
         with anyio.move_on_after(self.ready_timeout_s):
@@ -314,7 +345,7 @@ class Supervisor:
         entry.stopping = True
         try:
             with anyio.CancelScope(shield=True):
-                await self._end(entry)
+                await self._end(entry, self.ladder)
         except WorkerError as error:
             log.error("clean-up failed: replica=%s error=%s", entry.key, error)
 
@@ -324,19 +355,19 @@ class Supervisor:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
 
-    async def _free(self, entry: _Entry) -> str:
+    async def _free(self, entry: _Entry, timeout_s: float) -> str:
         try:
-            await self.client.free(f"127.0.0.1:{entry.lease.port}", timeout_s=_FREE_S)
+            await self.client.free(_dialled(entry), timeout_s=timeout_s)
         except (BackendUnavailable, BackendUnhealthy) as error:
             log.debug("free failed: replica=%s error=%s", entry.key, error)
             return str(error)
         return ""
 
-    async def _end(self, entry: _Entry) -> None:
+    async def _end(self, entry: _Entry, ladder: StopLadder) -> None:
         """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
         try:
             if entry.process is not None:
-                await self.ladder.descend(entry.key, entry.process)
+                await ladder.descend(entry.key, entry.process)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.
@@ -355,6 +386,10 @@ class Supervisor:
 
 def _alive(process: Process | None) -> bool:
     return process is not None and process.exit is None
+
+
+def _dialled(entry: _Entry) -> str:
+    return f"127.0.0.1:{entry.lease.port}"
 
 
 def _file_name(key: ReplicaKey) -> str:

@@ -157,7 +157,7 @@ async def test_a_bug_in_a_handler_is_answered_and_the_worker_lives_on(
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(node.worker.control.installer, "ensure", broken)
+        patch.setattr(node.worker.control.backends.installer, "ensure", broken)
         reply = await node.install("llama-cpp", "qwen")
     assert reply.error == "internal error of the worker: ZeroDivisionError: a bug; see its log"
     assert "Traceback" in caplog.text

@@ -1,0 +1,94 @@
+"""Commands about backends: install, stop, list."""
+
+import logging
+from dataclasses import dataclass
+
+import anyio
+
+from ...domain.addresses import NodeAddresses
+from ...domain.backend import ReplicaKey
+from ...domain.errors import MalformedMessage, WorkerError
+from ...domain.galleries import Gallery, parse_galleries
+from ...domain.install import InstallBackends
+from ...domain.installed import InstalledBackends
+from ...domain.messages.backend import BackendInstallReply, BackendInstallRequest, BackendStopRequest
+from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
+from ...domain.supervise import Supervisor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class BackendCommands:
+    """Handles requests about backends. `galleries` are the worker's own."""
+
+    installer: InstallBackends
+    installed: InstalledBackends
+    supervisor: Supervisor
+    addresses: NodeAddresses
+    galleries: tuple[Gallery, ...]
+
+    async def install(self, request: BackendInstallRequest) -> BackendInstallReply:
+        """Install what is missing, start it, and tell where it listens."""
+        log.info(
+            "install: backend=%s model=%s replica=%d",
+            request.backend,
+            request.model_id,
+            request.replica_index,
+        )
+        backend = await self.installer.ensure(
+            backend=request.backend,
+            galleries=self._galleries(request.backend_galleries),
+            uri=request.uri,
+            name=request.name,
+            alias=request.alias,
+        )
+        key = ReplicaKey(request.model_id or request.backend or backend.name, request.replica_index)
+        port = await self.supervisor.start(key, backend, await self.installed.identity(backend.name))
+        return BackendInstallReply(success=True, address=self.addresses.advertised(port))
+
+    async def stop(self, payload: bytes) -> None:
+        """Stop the processes that a name means, or all; nobody hears how it went."""
+        try:
+            request = BackendStopRequest.from_wire(payload)
+        except MalformedMessage as error:
+            log.warning("backend.stop ignored: %s", error)  # never stop everything for a typo (N-B31)
+            return
+        if request.stops_all:
+            log.info("stop all backends: force=%s", request.force)
+            await self.supervisor.stop_all(force=request.force)
+            return
+        identity = await self.installed.identity(request.backend)
+        keys = self.supervisor.keys_of(request.backend, identity)
+        log.info("stop: backend=%s replicas=%s", request.backend, [str(key) for key in keys])
+
+        async def stop_one(key: ReplicaKey) -> None:
+            try:
+                await self.supervisor.stop(key, force=request.force)
+            except WorkerError as error:
+                log.error("stop failed: replica=%s error=%s", key, error)
+
+        async with anyio.create_task_group() as stops:
+            for key in keys:
+                stops.start_soon(stop_one, key)
+
+    async def list(self, _asked: None) -> BackendListReply:
+        """What is installed, aliases left out."""
+        rows = tuple(
+            NodeBackendInfo(
+                name=row.name,
+                is_system=row.is_system,
+                is_meta=row.is_meta,
+                installed_at=row.metadata.installed_at,
+                gallery_url=row.metadata.gallery_url,
+                version=row.metadata.version,
+                uri=row.metadata.uri,
+                digest=row.metadata.digest,
+            )
+            for row in await self.installed.rows()
+        )
+        return BackendListReply(backends=rows)
+
+    def _galleries(self, text: str) -> tuple[Gallery, ...]:
+        """The request's galleries replace ours when there are any; unreadable ones fail the request."""
+        return parse_galleries(text) if text else self.galleries
