@@ -1,6 +1,6 @@
 """`python -m localai_worker`."""
 
-from .app.cli import main
+from .app.entry import main
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,7 @@ class Exchange:
     headers: Mapping[str, str]
     body: Any
     status: int
+    answer_headers: Mapping[str, str]
     answer: Any
 
     @property
@@ -38,5 +39,6 @@ def golden_http(name: str) -> Exchange:
         request["headers"],
         request["body"],
         response["status"],
+        response["headers"],
         response["body"],
     )

@@ -4,12 +4,11 @@ Every part can be replaced by overriding its provider; `memory_container.in_memo
 the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
-from dependency_injector import containers, providers
 
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
@@ -25,6 +24,7 @@ from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
 from .control_plane import ControlPlane
 from .settings import Settings
+from .slim_injector import containers, providers
 from .worker import Worker
 
 _FORCED_CAPABILITY = "LOCALAI_FORCE_META_BACKEND_CAPABILITY"
@@ -96,18 +96,33 @@ def _system_clock() -> Any:
 
 
 def _artifact_readers() -> Any:
-    from ..adapters.artifacts.local_directory import LocalDirectories
-    from ..adapters.artifacts.ocifile import SCHEME, ImageFiles
     from ..adapters.artifacts.readers import ArtifactReaders
 
-    return ArtifactReaders({SCHEME: ImageFiles(), "/": LocalDirectories()})
+    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
+
+
+def _image_files() -> Any:
+    from ..adapters.artifacts.ocifile import ImageFiles
+
+    return ImageFiles()
+
+
+def _local_directories() -> Any:
+    from ..adapters.artifacts.local_directory import LocalDirectories
+
+    return LocalDirectories()
 
 
 def _gallery_readers() -> Any:
-    from ..adapters.artifacts.file_index import FileGalleryIndexes
     from ..adapters.artifacts.readers import GalleryIndexReaders
 
-    return GalleryIndexReaders({"file://": FileGalleryIndexes()})
+    return GalleryIndexReaders({"file://": _file_indexes})
+
+
+def _file_indexes() -> Any:
+    from ..adapters.artifacts.file_index import FileGalleryIndexes
+
+    return FileGalleryIndexes()
 
 
 def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
@@ -119,11 +134,12 @@ def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
     return file_routes(files, settings.registration_token, ready)
 
 
-def _http_server(app: Any, settings: Settings) -> Any:
+def _http_server(make_app: Callable[[], Any], settings: Settings) -> Any:
+    from ..adapters.http_server.lazy import LazyApplication
     from ..adapters.http_server.serve import HttpServer
 
     bind = settings.addresses.http_bind
-    return HttpServer(app, bind.host, bind.port)
+    return HttpServer(LazyApplication(make_app), bind.host, bind.port)
 
 
 def _profile(settings: Settings) -> NodeProfile:
@@ -142,6 +158,10 @@ def _profile(settings: Settings) -> NodeProfile:
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
+
+
+def _output_directory(settings: Settings) -> Path:
+    return settings.state_path / "logs"
 
 
 def _backend_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -192,7 +212,7 @@ class Container(containers.DeclarativeContainer):
         ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
     )
     file_app = providers.Singleton(_file_app, files, settings, bus)
-    http = providers.Singleton(_http_server, file_app, settings)
+    http = providers.Singleton(_http_server, file_app.provider, settings)
     installed = providers.Singleton(
         InstalledBackends,
         filesystem=filesystem,
@@ -223,7 +243,7 @@ class Container(containers.DeclarativeContainer):
         network=network,
         ports=ports,
         environment=providers.Callable(_backend_environment, settings, environment),
-        output_directory=settings.provided.state_path,
+        output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
         ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
     )

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from dependency_injector import containers, providers
-
 from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.filesystem import InMemoryFileSystem
@@ -17,6 +15,7 @@ from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.processes import InMemoryProcesses
 from .container import Container
 from .settings import Settings
+from .slim_injector import containers, providers
 
 
 def _frontend_client(registry: InMemoryFrontend, settings: Settings) -> InMemoryFrontendClient:

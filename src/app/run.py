@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import anyio
 from anyio.abc import TaskStatus
@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 from ..domain.errors import WorkerError
 from .container import Container, build_worker
 from .settings import Settings
+from .startup import leaves
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,3 @@ async def _obey_signals(worker: Worker, *, task_status: TaskStatus[None]) -> Non
             else:
                 log.info("%s: stopping (once more to stop without waiting)", number.name)
                 worker.stop_requested.set()
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """The errors in a group of groups, flattened."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

@@ -1,7 +1,7 @@
 """The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
@@ -24,7 +24,7 @@ class FileServer(Protocol):
     def bind(self) -> int:
         """Take the port, so that a conflict shows before anything else happens; returns it."""
 
-    async def serve(self, *, task_status: TaskStatus[int]) -> None:
+    async def serve(self, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports once it accepts connections."""
 
 
@@ -45,22 +45,25 @@ class Worker:
     http: FileServer
     stop_requested: anyio.Event
     hurry: anyio.Event = field(default_factory=anyio.Event)
+    http_after_s: float = 1.0
     deregister_s: float = 25.0
     close_s: float = 10.0
 
     async def run(self, *, task_status: TaskStatus[NodeId] = anyio.TASK_STATUS_IGNORED) -> None:
         """Come up, serve until stopped or cancelled, go down; reports the node id once it takes commands.
 
-        Up: directories and HTTP port, message bus, registration, subscriptions, heartbeats. The node
+        Up: directories and HTTP port, message bus, registration, subscriptions, HTTP, heartbeats. The node
         registers only when it could serve, because a router may pick it at once (H-20).
 
         Raises:
             WorkerError: why it cannot come up, or what ended it.
         """
         await self.files.prepare()
-        self.http.bind()
+        http_address = str(self.control.addresses.bound(self.http.bind()).http)
+        self.enrolment.profile = replace(self.enrolment.profile, http_address=http_address)
+        commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
-            await serving.start(self.http.serve)
+            serving.start_soon(self._serve_http, commands_taken)
             async with self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:
@@ -68,6 +71,7 @@ class Worker:
                         await self.bus.open()
                         node_id = await self.enrolment.register()
                         await serving.start(self.control.serve, node_id)
+                        commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
                         task_status.started(node_id)
                         await self.enrolment.beat_forever()
@@ -78,8 +82,18 @@ class Worker:
                         await self._go_down()
             serving.cancel_scope.cancel()
 
+    async def _serve_http(self, commands_taken: anyio.Event) -> None:
+        """Serve HTTP once commands are taken, or soon anyway while bus or frontend let us wait.
+
+        Loading the server takes as long as all the rest of the start; clients that come before it is
+        there wait in the queue of the port, which is ours already.
+        """
+        with anyio.move_on_after(self.http_after_s):
+            await commands_taken.wait()
+        await self.http.serve()
+
     async def _go_down(self) -> None:
-        log.info("stopping: no new work, draining")
+        log.info("stopping: no new work" if self.enrolment.registered is None else "stopping: draining")
         self.supervisor.refuse_new_work()
         async with anyio.create_task_group() as draining:
             draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)

@@ -23,7 +23,6 @@ _URL_WITH_CREDENTIALS = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]+@", re.IGNORECA
 _PROXY = re.compile(r"(https?|ftp|all|grpc)_proxy", re.IGNORECASE)
 
 TOKEN_VARIABLE = "LOCALAI_GRPC_AUTH_TOKEN"  # noqa: S105 - a name, not a secret
-PARENT_WATCH_VARIABLE = "LOCALAI_BACKEND_PARENT_WATCH"
 
 
 def backend_environment(
@@ -34,9 +33,7 @@ def backend_environment(
     `inherited` is the worker's own. `allowed` (names, or prefixes ending in `*`) switches from "all but
     secrets" to a strict list; None keeps the first. A variable named in `allowed` passes even if it is a
     secret: the operator said so. `token` goes out as LOCALAI_GRPC_AUTH_TOKEN when it is not empty.
-    Newer backends end 2 s after their parent; the watch is switched off unless the operator set it, so
-    that a restarted worker finds its backends again (D5).
-    Source: LocalAI core/cli/worker.go, pkg/grpc auth; backend/python/common/parent_watch.py.
+    Source: LocalAI core/cli/worker.go, pkg/grpc auth.
     """
     if allowed is None:
         passed = {name: value for name, value in inherited.items() if not _is_secret(name, value)}
@@ -46,8 +43,7 @@ def backend_environment(
     passed.pop(TOKEN_VARIABLE, None)
     if token:
         passed[TOKEN_VARIABLE] = token
-    watch = inherited.get(PARENT_WATCH_VARIABLE, "false")
-    return {**passed, PARENT_WATCH_VARIABLE: watch}
+    return passed
 
 
 def _is_secret(name: str, value: str) -> bool:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyio import CancelScope, Event, to_thread
+from anyio import CancelScope, Event
 
 from .errors import FileUnreadable, FileUnwritable, PathEscapes
 from .file_names import TARGET_SIDECAR_SUFFIX, sidecar_of, sidecar_subject
@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 SIDECAR_MODE = 0o640  # as the Go worker writes it
 SIDECAR_LIMIT_BYTES = 128  # 64 digits and some white space; anything longer is no sidecar
 REMEMBERED_FILES = 10_000  # some 4 MB; the least recently used is dropped, its sidecar stays
-# Hashing releases the GIL, but a hop to a thread costs as much as hashing some 60 kB here.
-INLINE_BYTES = 64 * 1024
 
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -140,17 +138,11 @@ class FileHashes:
         outgoing = await self.filesystem.open_outgoing(place)
         if outgoing is None:
             return None
-        digest = hashlib.sha256()
         try:
-            async for chunk in outgoing.chunks():
-                if len(chunk) <= INLINE_BYTES:
-                    digest.update(chunk)
-                else:
-                    await to_thread.run_sync(digest.update, chunk)
+            sha256 = await outgoing.sha256()
         finally:
             with CancelScope(shield=True):
                 await outgoing.close()
-        sha256 = digest.hexdigest()
         async with self._changes.hold(place.path):
             if not await self._is_still(place, stat):
                 return None

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from anyio import move_on_after
 
-from .backend import BackendName
+from .backend import BackendName, UnsafeBackendName, parse_backend_name
 from .backend_metadata import METADATA_FILE, METADATA_LIMIT_BYTES, BackendMetadata, installation_time
 from .errors import (
     ArtifactInvalid,
@@ -21,7 +21,7 @@ from .errors import (
 )
 from .external_uri import name_external
 from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes, NamedGallery
-from .installed import RUN_FILE, InstalledBackend, InstalledBackends
+from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
 from .keyed_locks import KeyedLocks
 from .messages.error_text import go_quote
 from .ports.artifacts import ArtifactSource
@@ -153,6 +153,8 @@ class InstallBackends:
         return target
 
     async def _install_from_galleries(self, name: str, galleries: Sequence[NamedGallery]) -> str:
+        if name:
+            _require_safe(name)
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
         async with self._hold(requested.name, concrete.name):
@@ -246,6 +248,14 @@ class InstallBackends:
             for name in sorted(set(names)):
                 await held.enter_async_context(self.locks.hold(self.installed.backends_path / name))
             yield
+
+
+def _require_safe(name: str) -> None:
+    """Refuse a name that could not lie on disk at once, whatever state the galleries are in (N-B7)."""
+    try:
+        parse_backend_name(local_name(name))
+    except UnsafeBackendName as error:
+        raise UnsafeBackendName(name, error.problem) from error
 
 
 def _metadata_of(entry: GalleryEntry) -> BackendMetadata:

@@ -78,14 +78,14 @@ class InstalledBackends:
         listed = _named(await self.scan(), name)
         if listed is not None and listed.is_runnable:
             return listed
-        return await self._plain_program(_local_name(name))
+        return await self._plain_program(local_name(name))
 
     async def identity(self, name: str) -> frozenset[str]:
         """All names that a process of the backend `name` may be recorded under; always `name` itself.
 
         Only that one entry's metadata counts: backends that share an alias are not one backend.
         """
-        known = {name, _local_name(name)}
+        known = {name, local_name(name)}
         try:
             listed = _named(await self.scan(), name)
         except FileUnreadable as error:
@@ -163,14 +163,14 @@ class InstalledBackends:
         return found is not None and found.kind is FileKind.FILE
 
 
-def _local_name(name: str) -> str:
+def local_name(name: str) -> str:
     """What a name from a gallery is called on disk."""
     return name.rpartition("@")[2].replace("/", "__")
 
 
 def _named(backends: Mapping[str, InstalledBackend], name: str) -> InstalledBackend | None:
     """The backend listed as `name`, spelled exactly so if one is."""
-    wanted = _local_name(name)
+    wanted = local_name(name)
     if exact := backends.get(name) or backends.get(wanted):
         return exact
     folded = wanted.casefold()

@@ -72,7 +72,7 @@ def disk_stage(
 ) -> Stage:
     (top / "into").mkdir()
     (top / "into" / ".keep").touch()
-    source = ArtifactReaders({"ocifile://": ImageFiles(), "/": LocalDirectories()})
+    source = ArtifactReaders({"ocifile://": ImageFiles, "/": LocalDirectories})
     return Stage(source, LocalFileSystem(), top / "into", offer, spoil, missing, digest_known)
 
 
@@ -204,7 +204,7 @@ def galleries(request: pytest.FixtureRequest, tmp_path: Path) -> GalleryIndexSou
     if request.param == "memory":
         return InMemoryGalleries({url: INDEX})
     (tmp_path / "index.yaml").write_bytes(INDEX_YAML)
-    return GalleryIndexReaders({"file://": FileGalleryIndexes()})
+    return GalleryIndexReaders({"file://": FileGalleryIndexes})
 
 
 async def test_an_index_is_read_in_file_order_with_its_scalars_as_text(

@@ -573,6 +573,17 @@ async def test_an_outgoing_file_stays_readable_whatever_happens_to_its_name(case
     assert await read_all(outgoing) == b"old"
 
 
+@pytest.mark.parametrize("size", [0, 1, 3 * MIB + 7])
+async def test_an_outgoing_file_knows_its_hash(case: Case, size: int) -> None:
+    content = os.urandom(size)
+    case.put(case.top / "root" / "file", content)
+    outgoing = await case.filesystem.open_outgoing(case.place("file"))
+    assert outgoing is not None
+    assert await outgoing.sha256() == hashlib.sha256(content).hexdigest()
+    assert await outgoing.sha256() == hashlib.sha256(content).hexdigest()
+    await outgoing.close()
+
+
 async def test_closing_an_outgoing_file_twice_is_fine(case: Case) -> None:
     case.put(case.top / "root" / "file", b"1")
     outgoing = await case.filesystem.open_outgoing(case.place("file"))

@@ -259,6 +259,12 @@ async def test_a_frontend_that_does_not_answer_in_time_counts_as_unavailable(sta
     assert not stage.frontend.nodes
 
 
+async def test_closing_twice_is_fine(stage: Stage) -> None:
+    await stage.registered()
+    await stage.client.close()
+    await stage.client.close()
+
+
 def _id_of(exchange: Exchange) -> NodeId:
     return NodeId(exchange.path.split("/")[3])
 

@@ -23,7 +23,7 @@ from localai_worker.domain.ports.processes import (
     ProcessSpec,
     StopSignal,
 )
-from tests.free_ports import free_port
+from tests.servers import free_port
 
 _LISTENER = """
 import socket, sys, time
@@ -58,7 +58,7 @@ _SCRIPTS = {
     "sleeps": "exec sleep 60",
     "fails": "echo first >&2; echo 'last \033[31mred\033[0m words' >&2; exit 3",
     "stubborn": "trap '' TERM; echo up; while :; do sleep 1; done",
-    "leaves_child": "(trap '' TERM; exec sleep 60) & echo up; sleep 60",
+    "leaves_child": "(trap '' TERM; echo up; exec sleep 60) & sleep 60",
     "listens": f'exec {sys.executable} listen.py "$@"',
     "listens_in_child": f'{sys.executable} listen.py "$@" & wait',
 }

@@ -14,8 +14,7 @@ from localai_worker.adapters.nats.bus import NatsMessageBus
 from localai_worker.app.demo.leftovers import end_processes_of
 from localai_worker.app.simulator.frontend import SimulatedFrontend
 from localai_worker.app.simulator.local_cluster import LocalCluster
-from tests.free_ports import free_port
-from tests.servers import NatsServer
+from tests.servers import NatsServer, free_port
 from tests.system import tiny_backends
 from tests.system.nodes import exit_code, group_of, log_of, start_node, until, with_python
 

@@ -56,7 +56,7 @@ async def ended_in_good_order(node: Node, pid: int) -> None:
     assert group_of(pid) == []
     lines = [line.partition(" ")[2] for line in node.log.splitlines()]
     order = [
-        "no new work, draining",
+        "stopping: draining",
         "backend stopped: replica=tiny#0",
         "deregistered",
         "app.worker: stopped",

@@ -23,7 +23,6 @@ def test_secrets_of_the_worker_stay_out() -> None:
         "PATH": "/usr/bin",
         "LLAMACPP_PARALLEL": "4",
         "HTTPS_PROXY": "http://user:pass@proxy:3128",
-        "LOCALAI_BACKEND_PARENT_WATCH": "false",
     }
 
 
@@ -49,7 +48,7 @@ def test_urls_with_credentials_are_recognised(value: str, secret: bool) -> None:
 
 def test_an_allow_list_is_strict_and_knows_prefixes() -> None:
     environment = backend_environment(_WORKER, token="", allowed=("PATH", "LLAMACPP_*"))
-    assert set(environment) == {"PATH", "LLAMACPP_PARALLEL", "LOCALAI_BACKEND_PARENT_WATCH"}
+    assert set(environment) == {"PATH", "LLAMACPP_PARALLEL"}
 
 
 def test_an_operator_may_allow_a_secret_by_name() -> None:
@@ -57,6 +56,8 @@ def test_an_operator_may_allow_a_secret_by_name() -> None:
     assert environment["AWS_SECRET_ACCESS_KEY"] == "k"
 
 
-def test_the_operators_parent_watch_wins() -> None:
-    environment = backend_environment({"LOCALAI_BACKEND_PARENT_WATCH": "true"}, token="")
-    assert environment["LOCALAI_BACKEND_PARENT_WATCH"] == "true"
+def test_backends_keep_their_watch_on_the_worker() -> None:
+    """G-F20: nothing else ends the backends of a killed worker yet, so the watch is left alone."""
+    assert "LOCALAI_BACKEND_PARENT_WATCH" not in backend_environment(_WORKER, token="")
+    told = backend_environment({"LOCALAI_BACKEND_PARENT_WATCH": "false"}, token="")
+    assert told["LOCALAI_BACKEND_PARENT_WATCH"] == "false"

@@ -273,7 +273,7 @@ def test_the_command_line_imports_nothing_that_is_slow(bare_machine: Path) -> No
     code = f"""
 import sys
 sys.argv = ["localai-worker", "config", "--json", "--debug"]
-from localai_worker.app.cli import main
+from localai_worker.app.entry import main
 try:
     main()
 finally:

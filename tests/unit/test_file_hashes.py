@@ -45,6 +45,10 @@ class Gated(InMemoryOutgoingFile):
         async for chunk in super().chunks():
             yield chunk
 
+    async def sha256(self) -> str:
+        await self._gate.wait()
+        return await super().sha256()
+
 
 @pytest.fixture
 def disk() -> CountingFileSystem:
@@ -277,6 +281,30 @@ async def test_uploads_of_one_file_leave_the_sidecar_of_the_last(
     assert stored in contents
     assert disk.get(SIDECAR) == sha256(stored).encode()
     assert await hash_of(disk, hashes) == sha256(stored)
+
+
+async def test_a_hash_is_never_remembered_for_the_upload_that_came_right_after() -> None:
+    """H-6: between publishing a file and looking what stands there another upload must not slip in."""
+    held_up, go_on = Event(), Event()
+
+    class Slow(InMemoryFileSystem):
+        async def locate(self, place: RootedPath) -> FileStat | None:
+            if place == FILE and not held_up.is_set():
+                held_up.set()
+                await go_on.wait()
+            return await super().locate(place)
+
+    slow = Slow()
+    hashes = FileHashes(slow)
+    async with create_task_group() as tasks:
+        tasks.start_soon(publish, slow, hashes, b"first-")
+        await held_up.wait()
+        tasks.start_soon(publish, slow, hashes, b"second")
+        await wait_all_tasks_blocked()
+        go_on.set()
+    assert slow.get(FILE.path) == b"second"
+    assert await hash_of(slow, hashes) == sha256(b"second")
+    assert slow.get(SIDECAR) == sha256(b"second").encode()
 
 
 async def test_only_the_most_recent_files_are_remembered(

@@ -151,10 +151,15 @@ def replaced(members: Mapping[str, bytes], name: str, content: bytes) -> dict[st
     return {**members, name: content}
 
 
+def edited(members: Mapping[str, bytes], before: bytes, after: bytes) -> dict[str, bytes]:
+    return {name: content.replace(before, after) for name, content in members.items()}
+
+
 ZSTD = b"\x28\xb5\x2f\xfd" + bytes(64)
 LAYER = gzip.compress(LAYERS[0], mtime=0)
 GOOD_OCI = oci()
 LAYER_NAME = archives.blob_name(digest_of(LAYER))
+CONFIG_NAME = next(name for name, content in GOOD_OCI.items() if b'"diff_ids"' in content)
 DOCKER = archives.docker_members(LAYERS)
 MD5_LAYER = {"digest": f"md5:{'0' * 32}", "size": 1}
 NUMBERS = b'{"manifests":[{"digest":1,"size":"x"}]}'
@@ -174,6 +179,8 @@ BROKEN: dict[str, tuple[Mapping[str, bytes], str]] = {
     "a layer of another kind": (oci(layers=[descriptor(LAYER, "application/wasm")]), "is application/wasm"),
     "a layer by another hash": (oci(layers=[MD5_LAYER]) | {f"blobs/md5/{'0' * 32}": b"x"}, "sha512"),
     "a layer elsewhere": (oci(layers=[{"digest": "../../etc/passwd", "size": 1}]), "is missing in it"),
+    "a config of other bytes": (replaced(GOOD_OCI, CONFIG_NAME, GOOD_OCI[CONFIG_NAME][::-1]), "should be"),
+    "a manifest of other bytes": (edited(oci(), b": 2", b": 3"), "should be sha256"),
     "no layers": (oci(layers=[]), "without layers"),
     "layers of null": (oci(layers=None), "has no list of layers"),
     "no config": (oci(config=None), "is no JSON object"),
@@ -207,6 +214,23 @@ async def test_a_broken_archive_is_refused_with_the_reason(
     with pytest.raises(ArtifactInvalid) as caught:
         await fetch(archive, into)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("members", [without(DOCKER, "1/layer"), without(GOOD_OCI, LAYER_NAME)])
+async def test_a_missing_layer_is_told_before_anything_is_unpacked(
+    tmp_path: Path, into: Path, members: Mapping[str, bytes]
+) -> None:
+    with pytest.raises(ArtifactInvalid):
+        await fetch(archives.write_archive(tmp_path / "i.tar", members), into)
+    assert list(into.iterdir()) == []
+
+
+async def test_an_archive_of_countless_members_is_no_image(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localai_worker.adapters.artifacts.image_archive._MEMBERS", 3)
+    with pytest.raises(ArtifactInvalid, match="more than 3 members"):
+        await fetch(archives.write_archive(tmp_path / "i.tar", GOOD_OCI), into)
 
 
 async def test_indexes_that_lead_to_indexes_for_ever_end(tmp_path: Path, into: Path) -> None:

@@ -3,9 +3,8 @@
 import dataclasses
 
 import pytest
-import typer
 
-from localai_worker.app.option_commands import take_flags
+from localai_worker.app.flags import MissingValue, take_flags
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.options import Kind
 from localai_worker.app.settings import Settings
@@ -125,5 +124,5 @@ def test_flags_are_taken_from_a_command_line_and_the_rest_is_left(
 
 
 def test_a_flag_without_its_value_is_an_error_with_an_example() -> None:
-    with pytest.raises(typer.BadParameter, match="--addr needs a value: --addr=HOST:PORT"):
+    with pytest.raises(MissingValue, match="--addr needs a value: --addr=HOST:PORT"):
         take_flags(["--debug", "--addr"], OPTIONS)

@@ -80,6 +80,7 @@ def mangled(content: bytes, at: int, replacement: bytes) -> bytes:
 
 OUT = "../outside"
 DEEP = "/".join(["d" * 200] * 30)
+GLOBAL_HEADERS = b"".join(tarfile.TarInfo.create_pax_global_header({f"k{n}": "v"}) for n in range(200))
 PAX_NAME = tar([entry("x" * 300, b"1")])
 
 REFUSED: dict[str, bytes] = {
@@ -127,6 +128,7 @@ REFUSED: dict[str, bytes] = {
     "pax headers without end": tar([entry("x", type=tarfile.XHDTYPE)] * 3000),
     "a pax size below zero": tar([entry("x", b"1", pax_headers={"size": "-512"})]),
     "a pax header of nonsense": PAX_NAME.replace(b"310 path=", b"000 path=", 1),
+    "global headers without end": GLOBAL_HEADERS + tar([entry("x")]),
     "broken gzip": gzip.compress(tar([entry("x", b"1" * 100)]))[:-20],
     "gzip with a wrong checksum": gzip.compress(tar([entry("x")]))[:-8] + bytes(8),
     "gzip with rubbish behind it": gzip.compress(tar([entry("x")])) + b"rubbish",
@@ -193,6 +195,21 @@ def test_a_directory_swapped_for_a_link_does_not_carry_its_time_outside(arena: A
     arena.unpack(tar([directory("d"), directory("d/sub", mtime=5)]), tar([symlink("d", OUT)]))
     assert (arena.root / "d").readlink() == Path(OUT)
     assert arena.nothing_got_out()
+
+
+def test_a_hard_link_to_a_symlink_is_that_link_and_not_what_it_leads_to(arena: Arena) -> None:
+    arena.unpack(tar([symlink("s", f"{OUT}/secret"), hardlink("h", "s")]))
+    assert (arena.root / "h").readlink() == Path(f"{OUT}/secret")
+    assert arena.nothing_got_out()
+
+
+@pytest.mark.parametrize("put", [directory("a"), symlink("a", "c")], ids=["directory", "other link"])
+def test_a_link_once_followed_is_not_followed_after_its_replacement(
+    arena: Arena, put: tuple[tarfile.TarInfo, bytes]
+) -> None:
+    arena.unpack(tar([symlink("a", "b"), entry("a/x", b"1"), put, entry("a/y", b"2")]))
+    place = "a/y" if put[0].isdir() else "c/y"
+    assert arena.names() - {"c"} == {"a", "b", "b/x", place}
 
 
 def test_whiteouts_through_a_link_remove_nothing_outside(arena: Arena) -> None:
@@ -287,6 +304,11 @@ def test_a_whiteout_spares_what_its_own_layer_put_there(arena: Arena, marker_fir
         tar(markers + upper if marker_first else upper + markers[::-1]),
     )
     assert arena.names() == {"d", "d/new", "d/sub", "d/sub/new", "x", "x/fresh"}
+
+
+def test_a_whiteout_hides_what_any_earlier_layer_put(arena: Arena) -> None:
+    arena.unpack(tar([entry("a", b"1")]), tar([entry("d/b", b"2")]), tar([entry(".wh.d"), entry(".wh.a")]))
+    assert arena.names() == set()
 
 
 def test_an_opaque_marker_at_the_top_hides_all_earlier_layers(arena: Arena) -> None:

@@ -15,8 +15,8 @@ from localai_worker.adapters.memory.http_server import InMemoryHttpServer
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import MemoryParts, in_memory
-from localai_worker.app.run import leaves
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.startup import leaves
 from localai_worker.app.worker import Worker
 from localai_worker.domain.enrol import NotRegistered
 from localai_worker.domain.errors import NoResponders, SubscriptionDenied
@@ -138,7 +138,7 @@ async def stage() -> Stage:
 
 async def test_the_worker_is_up_in_an_order_in_which_no_call_meets_a_closed_door(stage: Stage) -> None:
     """H-20: it registers when it could serve files, and beats when it takes commands."""
-    stage.registry.look = lambda: (stage.http.serving, stage.worker.bus.connected)
+    stage.registry.look = lambda: (stage.http.bound, stage.worker.bus.connected)
     async with anyio.create_task_group() as tasks:
         node_id = await tasks.start(stage.worker.run)
         assert node_id in stage.registry.nodes

@@ -1,6 +1,6 @@
 """Which reader a uri goes to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +15,11 @@ Reader = TypeVar("Reader")
 class ArtifactReaders:
     """An `ArtifactSource` made of others: the first whose prefix a uri has reads it.
 
-    `readers` is by uri prefix (`ocifile://`, `quay.io/`, `/`), in the order they are tried.
+    `readers` is by uri prefix (`ocifile://`, `quay.io/`, `/`), in the order they are tried. A reader is
+    made, and what it needs is loaded, when the first uri of its kind comes.
     """
 
-    readers: Mapping[str, ArtifactSource]
+    readers: Mapping[str, Callable[[], ArtifactSource]]
 
     async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
         return await _reader_of(uri, self.readers).fetch(uri, into)
@@ -26,16 +27,16 @@ class ArtifactReaders:
 
 @dataclass(frozen=True)
 class GalleryIndexReaders:
-    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried."""
+    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried; made when needed."""
 
-    readers: Mapping[str, GalleryIndexSource]
+    readers: Mapping[str, Callable[[], GalleryIndexSource]]
 
     async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
         return await _reader_of(url, self.readers).read(url, trusted_root=trusted_root)
 
 
-def _reader_of(uri: str, readers: Mapping[str, Reader]) -> Reader:
+def _reader_of(uri: str, readers: Mapping[str, Callable[[], Reader]]) -> Reader:
     for prefix, reader in readers.items():
         if uri.startswith(prefix):
-            return reader
+            return reader()
     raise UnsupportedSource(uri, supported=tuple(readers))

@@ -10,12 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from ...domain.errors import ArtifactInvalid, FileUnwritable, NoSpace
 
 _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LATEST_MTIME_S = 2**33  # year 2242; what lies beyond is a broken header
 _KNOWN_PARENTS = 4096
+
+
+Created = TypeVar("Created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,7 @@ class TreeBuilder:
             if path == self.root:
                 return
             if not _is_directory(path):
-                self._remove(path)
-                path.mkdir()
+                self._create(path, path.mkdir)
             path.chmod((mode & 0o777) | 0o700)
             self._directory_times[path] = mtime_s
             self._claim(path)
@@ -79,8 +82,7 @@ class TreeBuilder:
     def add_file(self, name: str, *, mode: int, mtime_s: float, chunks: Iterable[bytes]) -> None:
         """Write a regular file, replacing whatever has this name."""
         with self._placing(name) as path:
-            self._make_way(path)
-            with path.open("xb", buffering=0) as file:
+            with self._create(path, lambda: path.open("xb", buffering=0)) as file:
                 for chunk in chunks:
                     self.check_cancelled()
                     self._count_bytes(len(chunk))
@@ -94,8 +96,7 @@ class TreeBuilder:
         with self._placing(name) as path:
             if not target or "\0" in target:
                 raise self._invalid(name, "a symlink without a target")
-            self._make_way(path)
-            path.symlink_to(target)
+            self._create(path, lambda: path.symlink_to(target))
             _set_mtime(path, mtime_s)
             self._claim(path)
 
@@ -107,8 +108,7 @@ class TreeBuilder:
                 raise self._invalid(name, f"a hard link to {target!r}, which is no file of this artifact")
             if source == path:
                 return
-            self._make_way(path)
-            os.link(source, path, follow_symlinks=False)
+            self._create(path, lambda: os.link(source, path, follow_symlinks=False))
             self._claim(path)
 
     def hide(self, name: str) -> None:
@@ -205,10 +205,15 @@ class TreeBuilder:
                 return False
         return True
 
-    def _make_way(self, path: Path) -> None:
+    def _create(self, path: Path, create: Callable[[], Created]) -> Created:
+        """Run `create`, which fails if something has the name already, and then again without that."""
         if path == self.root:
             raise ArtifactInvalid(self.uri, "an entry that is no directory stands for the whole tree")
-        self._remove(path)
+        try:
+            return create()
+        except FileExistsError:
+            self._remove(path)
+            return create()
 
     def _remove(self, path: Path) -> None:
         if _is_directory(path):

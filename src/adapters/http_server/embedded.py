@@ -8,7 +8,7 @@ import anyio
 import uvicorn
 from anyio import CancelScope
 
-CLEAN_UP_S = 2.0  # for a cancelled request to remove its temporary file
+CLEAN_UP_S = 0.9  # for a cancelled request to remove its temporary file
 
 
 class EmbeddedServer:
@@ -39,8 +39,9 @@ class EmbeddedServer:
             await self._server.startup(sockets=[listening])
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        await self._server.main_loop()
+        """Serve until cancelled; a second is how often the Date header wants refreshing."""
+        while not await self._server.on_tick(0):
+            await anyio.sleep(1)
 
     async def stop(self) -> None:
         """Stop accepting, wait for running requests within the grace period, cancel the others."""

@@ -74,7 +74,7 @@ class RawRoute(BaseRoute):
                 reply = await self.endpoint(request)
             else:
                 log.warning(
-                    "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope["client"]
+                    "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
                 )
                 reply = text_reply(401, "unauthorized")
         except ClientGone as error:

@@ -1,19 +1,20 @@
 """The HTTP server of a node: the port is bound first, served later, and let go of whatever happens."""
 
 import errno
+import importlib
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from anyio import CancelScope
+from anyio import CancelScope, to_thread
 from anyio.abc import TaskStatus
 
 from ...domain.errors import WorkerError
 
-GRACE_S = 5.0  # as the upstream worker: requests still running at shutdown get this long
-KEEP_ALIVE_S = 90  # the frontend's own idle limit: we never close a connection it is about to reuse
+GRACE_S = 4.0  # with the clean-up after it within the 5 s the upstream worker gives requests at shutdown
+KEEP_ALIVE_S = 90  # as long as the frontend keeps an idle connection for its next request
 BACKLOG = 1024
 
 Message = MutableMapping[str, Any]
@@ -71,11 +72,11 @@ class HttpServer:
         Raises:
             CannotListen: `bind` was not called before, and fails now.
         """
-        from .embedded import EmbeddedServer  # loads uvicorn: not for commands that serve nothing
-
         port = self.bind()
         assert self._socket is not None
-        server = EmbeddedServer(self.app, keep_alive_s=KEEP_ALIVE_S, grace_s=GRACE_S)
+        # Loads uvicorn: in a thread, as it takes a tenth of a second.
+        embedded = await to_thread.run_sync(importlib.import_module, f"{__package__}.embedded")
+        server = embedded.EmbeddedServer(self.app, keep_alive_s=KEEP_ALIVE_S, grace_s=GRACE_S)
         try:
             await server.start(self._socket)
             task_status.started(port)

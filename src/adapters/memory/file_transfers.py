@@ -78,5 +78,9 @@ class InMemoryOutgoingFile:
             await checkpoint()
             yield self._content[start : start + CHUNK_BYTES]
 
+    async def sha256(self) -> str:
+        await checkpoint()
+        return hashlib.sha256(self._content).hexdigest()
+
     async def close(self) -> None:
         await checkpoint()

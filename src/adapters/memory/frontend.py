@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -27,6 +28,7 @@ _SCHEME = "Bearer "
 class FrontendCall:
     """One call a node made: the endpoint's name, the body as it came, the status answered (0: none)."""
 
+    came_at: datetime
     endpoint: str
     node_id: str
     body: bytes = field(repr=False)  # a registration carries the token
@@ -40,7 +42,7 @@ class InMemoryFrontend(NodeRegistry):
     Every endpoint raises NodeCallRefused with the status and the text the frontend answers, and
     FrontendUnavailable while `offline`. `api_auth` plays a frontend with user authentication: a seed one
     then refuses the registration token on `models`, `resume` and `delete`. Faults: `offline`, `slow_s`,
-    `answer_next`. `calls` are the latest calls, oldest first.
+    `answer_next`. `calls` are the latest calls, in the order they ended.
     """
 
     token: str = ""
@@ -104,7 +106,7 @@ class InMemoryFrontend(NodeRegistry):
         self, endpoint: str, node_id: str, body: bytes, authorization: str, *, status: int = 200
     ) -> AsyncIterator[None]:
         """Play the faults, check the token, and note the call with the status it was answered."""
-        answered = 0
+        came_at, answered = self.clock.now(), 0
         try:
             await self._play_faults()
             self._check_token(endpoint, authorization)
@@ -114,7 +116,7 @@ class InMemoryFrontend(NodeRegistry):
             answered = refused.status
             raise
         finally:
-            self.calls.append(FrontendCall(endpoint, node_id, body, answered))
+            self.calls.append(FrontendCall(came_at, endpoint, node_id, body, answered))
 
     async def _play_faults(self) -> None:
         await checkpoint()

@@ -17,9 +17,11 @@ class InMemoryHttpServer:
     """
 
     app: Any
+    bound: bool = False  # the port is taken: clients may come, and wait
     serving: bool = False
 
     def bind(self) -> int:
+        self.bound = True
         return _PORT
 
     async def serve(self, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -28,4 +30,4 @@ class InMemoryHttpServer:
         try:
             await anyio.sleep_forever()
         finally:
-            self.serving = False
+            self.serving = self.bound = False

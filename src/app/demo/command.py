@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...domain.errors import WorkerError
-from ..run import leaves
+from ..startup import leaves
 from .leftovers import end_processes_of
 from .report import StepReport
 from .story import DemoFailed, tell
@@ -38,10 +37,9 @@ def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
         failures.extend(leaves(group))
     if failures:
         errors = Console(stderr=True, highlight=False)
+        where = f" at '{report.current}'" if report.current else ""
         for failure in failures:
-            errors.print(
-                f"demo: failed at '{escape(report.current)}': {escape(str(failure))}", soft_wrap=True
-            )
+            errors.print(escape(f"demo: failed{where}: {failure}"), soft_wrap=True)
         return 1
     if interrupted:
         console.print("demo: interrupted, everything is cleaned up")
@@ -109,6 +107,5 @@ def find_example() -> Path:
         if (base / _EXAMPLE / "run.sh").is_file():
             return base / _EXAMPLE
     raise DemoFailed(
-        f"{_EXAMPLE} not found; run it from a checkout of localai-worker (make demo), or try --bus memory "
-        f"(this is {sys.executable})"
+        f"{_EXAMPLE} not found; run it from a checkout of localai-worker (make demo), or try --bus memory"
     )

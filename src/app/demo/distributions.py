@@ -1,5 +1,6 @@
 """What installed distributions hold: libraries for a packed backend, and the demo's model."""
 
+import csv
 import hashlib
 import shutil
 from collections.abc import Iterable
@@ -83,14 +84,19 @@ def model_files(distribution: str = MODEL_DISTRIBUTION, sha256: str = MODEL_SHA2
 
 
 def _files(name: str, *, remedy: str) -> list[tuple[PurePath, Path]]:
-    """Each file of the distribution: its path in site-packages and where it lies."""
+    """Each file of the distribution: its path in site-packages and where it lies, there or not.
+
+    RECORD is read here because `Distribution.files` leaves out missing files from Python 3.12 on.
+    """
     try:
-        listed = metadata.distribution(name).files
+        distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
         raise DistributionMissing(name, "is not installed", remedy) from error
-    if listed is None:
+    record = distribution.read_text("RECORD")
+    if record is None:
         raise DistributionMissing(name, "came without a RECORD of its files", remedy)
-    return [(PurePath(file), Path(str(file.locate()))) for file in listed]
+    listed = [PurePath(row[0]) for row in csv.reader(record.splitlines()) if row]
+    return [(file, Path(str(distribution.locate_file(file)))) for file in listed]
 
 
 def _is_needed(file: PurePath) -> bool:

@@ -3,12 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from ...adapters.network.local import LocalNetwork
 
 _PRIVATE_SUFFIXES = (".incoming", ".partial", ".tmp")
 
@@ -56,14 +57,9 @@ def find_leftovers(directory: Path, ports: Iterable[int]) -> list[Leftover]:
         Leftover(f"process {process.pid}: {' '.join(process.cmdline())}")
         for process in processes_of(directory)
     ]
-    left += [Leftover(f"port {port} still listens") for port in ports if _listens(port)]
+    network = LocalNetwork()
+    left += [Leftover(f"port {port} still listens") for port in ports if not network.can_listen(port)]
     for path in sorted(directory.rglob("*")):
         if path.name.startswith(".") or path.name.endswith(_PRIVATE_SUFFIXES):
             left.append(Leftover(f"temporary file {path}"))
     return left
-
-
-def _listens(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -179,11 +179,11 @@ class FileHttp:
     ) -> AsyncIterator[httpx.Response]:
         target = go_request_target(route, key)
         # The target goes out as it is; the URL, which httpx would tidy up, serves transports without a wire.
-        url = f"http://{self.address}".encode() + target
-        request = self._client.build_request(
-            method, url.decode("ascii"), headers=headers, content=content, extensions={"target": target}
-        )
+        url = f"http://{self.address}{target.decode(errors='replace')}"
         try:
+            request = self._client.build_request(
+                method, url, headers=headers, content=content, extensions={"target": target}
+            )
             response = await self._client.send(request, stream=True)
             try:
                 yield response

@@ -184,7 +184,7 @@ class SimulatedFrontend:
             for relative, source in files.items():
                 key = posixpath.normpath(f"models/{tracking_key}/{relative}")
                 remote[relative] = await stager.ensure(source, key)
-                staged_bytes += (await anyio.Path(source).stat()).st_size
+                staged_bytes += source.stat().st_size
         finally:
             with anyio.CancelScope(shield=True):
                 await stager.close()

@@ -7,7 +7,6 @@ with the `async with` block, whatever happens.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +21,7 @@ from ...adapters.grpc.backend_client import GrpcBackendClient
 from ...adapters.http_server.serve import HttpServer
 from ...adapters.memory.frontend import InMemoryFrontend
 from ...adapters.nats.bus import NatsMessageBus
+from ...adapters.network.local import LocalNetwork
 from ...adapters.system_clock import SystemClock
 from ...domain.errors import WorkerError
 from .frontend import SimulatedFrontend
@@ -209,7 +209,7 @@ async def _nats_server(directory: Path, port: int) -> AsyncIterator[None]:
     )
     try:
         with anyio.move_on_after(_COMES_UP_S) as limit:
-            while not _listens(port):
+            while LocalNetwork().can_listen(port):
                 if server.returncode is not None:
                     raise PartFailed(f"nats-server ended with exit code {server.returncode}", _tail(log))
                 await anyio.sleep(0.02)
@@ -243,25 +243,11 @@ async def _end(worker: WorkerProcess) -> None:
 
 def _free_ports(count: int, *, from_port: int = 0) -> int:
     """The first of `count` consecutive free ports, below the range the system gives to clients."""
+    network = LocalNetwork()
     for first in range(from_port or 20000 + os.getpid() % 5000, 32000, count):
-        if all(_can_bind(port) for port in range(first, first + count)):
+        if all(network.can_listen(port) for port in range(first, first + count)):
             return first
     raise PartFailed(f"no {count} consecutive free TCP ports between 20000 and 32000", "")
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True
-
-
-def _listens(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _tail(log: Path) -> str:

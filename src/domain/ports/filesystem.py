@@ -97,6 +97,13 @@ class OutgoingFile(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """The content in chunks of up to 1 MiB."""
 
+    async def sha256(self) -> str:
+        """The hash of the whole content, 64 lower-case hex digits; the event loop runs on meanwhile.
+
+        Raises:
+            FileUnreadable: the file became shorter than it was when opened.
+        """
+
     async def close(self) -> None:
         """Let go of the file; idempotent."""
 
