@@ -14,7 +14,7 @@ from tests.system.nodes import start_node, until
 
 
 async def test_a_worker_outlives_the_outage_of_its_message_bus(cluster: LocalCluster, tmp_path: Path) -> None:
-    """N-B28: not ready meanwhile, still beating, its backends running; afterwards it works as before."""
+    """Not ready meanwhile, still beating, its backends running; afterwards it works as before."""
     nats = NatsServer(tmp_path)
     nats.start()
     try:

@@ -79,22 +79,6 @@ async def test_a_second_signal_ends_the_wait_for_requests_in_flight(cluster: Loc
     assert node.endpoints[-2:] == ["deregister", "drain"]
 
 
-@pytest.mark.usefixtures("seed")
-async def test_requests_in_flight_are_waited_for(cluster: LocalCluster) -> None:
-    """The backend lives until its last request is answered."""
-    node = await start_node(cluster, "patient")
-    tiny_backends.healthy(node.backends, "tiny")
-    address = await node.install("tiny")
-    cluster.registry.put_model(node.id, LoadedModel(model_name="busy", in_flight=1))
-    node.worker.stopping = True
-    node.worker.process.send_signal(signal.SIGTERM)
-    await until(lambda: "models" in node.endpoints)
-    await cluster.frontend.inference.health(address, timeout_s=5)
-    cluster.registry.add_in_flight(node.id, "busy", -1)
-    assert await exit_code(node.worker) == 0
-    assert "still in flight" not in node.log
-
-
 async def test_a_backend_that_is_starting_is_ended_and_its_install_answered(cluster: LocalCluster) -> None:
     """G-W19: the frontend hears why, it does not wait out its timeout."""
     node = await start_node(cluster, "abrupt")
