@@ -50,7 +50,7 @@ class ControlPlane:
         """Answer commands until cancelled; reports once every subscription stands.
 
         Raises:
-            SubscriptionDenied, BusUnavailable: the bus does not let us listen.
+            SubscriptionDenied, BusUnavailable: the bus does not let us listen, or ends a subscription.
         """
         try:
             async with anyio.create_task_group() as tasks:
@@ -103,6 +103,9 @@ class ControlPlane:
         async with anyio.create_task_group() as tasks:
             async for message in subscription:
                 tasks.start_soon(self._answer, command, message)
+            # Reconnecting is the bus's business. When it gives up, a worker that hears nothing must not live
+            # on as if all were well (N-B28).
+            raise BusUnavailable(command.subject, "the bus has ended the subscription")
 
     async def _answer(self, command: Command, message: BusMessage) -> None:
         """Handle one message; whatever happens, a reply goes out if one is wanted."""

@@ -19,10 +19,11 @@ from localai_worker.app.simulator.frontend import SimulatedFrontend
 from localai_worker.app.startup import leaves
 from localai_worker.app.worker import Worker
 from localai_worker.domain.enrol import NotRegistered
-from localai_worker.domain.errors import NoResponders, SubscriptionDenied
+from localai_worker.domain.errors import BusUnavailable, NoResponders, SubscriptionDenied
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.messages.registration import RegisterReply
+from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
 from tests.memory_worker import GALLERY, memory_settings
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
@@ -238,6 +239,19 @@ async def test_a_denied_subscription_ends_it_and_the_node_leaves_in_good_order(s
     await stage.live()
     assert [type(failure) for failure in stage.failures] == [SubscriptionDenied]
     assert stage.endpoints == ["register", "drain", "models", "deregister", "drain"]
+    stage.assert_nothing_is_left()
+
+
+async def test_a_bus_that_gives_up_ends_it_with_the_reason(stage: Stage) -> None:
+    """N-B28: a worker that can hear nothing any more does not live on as if all were well."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stage.live)
+        await anyio.sleep(5)
+        await stage.worker.bus.close()
+    assert {type(failure) for failure in stage.failures} == {BusUnavailable}
+    subject = NodeSubjects(stage.node_id).list
+    assert any(f"{subject} is unavailable: the bus has ended" in str(failure) for failure in stage.failures)
+    assert stage.endpoints[-2:] == ["deregister", "drain"]
     stage.assert_nothing_is_left()
 
 
