@@ -33,6 +33,7 @@ async def measure(report: Report, quick: bool) -> None:
             program = write_backend(backend)
             worker = await cluster.start_worker("node")
             node = await cluster.frontend.wait_for_node("node")
+            await cluster.frontend.wait_until_it_answers(node)
             await _start_with_worker(cluster, node, backend, "warm-up")
             for number in range(starts):
                 ours.append(await _start_with_worker(cluster, node, backend, f"model-{number}"))
