@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
 from ..domain.gallery_index import GalleryIndexes
@@ -255,11 +256,19 @@ class Container(containers.DeclarativeContainer):
         capability=capability_of,
         heartbeat_s=settings.provided.heartbeat_interval_s,
     )
+    deletion = providers.Singleton(
+        DeleteBackend,
+        filesystem=filesystem,
+        installed=installed,
+        supervisor=supervisor,
+        locks=installer.provided.locks,
+    )
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
         installed=installed,
         supervisor=supervisor,
+        deletion=deletion,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )

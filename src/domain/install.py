@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -145,7 +145,7 @@ class InstallBackends:
         try:
             if target is None:
                 return await self._install_from_galleries(uri, galleries)
-            async with self._hold(target):
+            async with self.locks.hold_all(self._places(target)):
                 if await self.installed.find(target) is None:
                     await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri))
         except WorkerError as cause:
@@ -157,7 +157,7 @@ class InstallBackends:
             _require_safe(name)
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
-        async with self._hold(requested.name, concrete.name):
+        async with self.locks.hold_all(self._places(requested.name, concrete.name)):
             if await self.installed.find(requested.name) is None:
                 if not (requested.is_meta and await self._is_complete(concrete)):
                     await self._install(concrete.sources, _metadata_of(concrete))
@@ -241,13 +241,8 @@ class InstallBackends:
             if cleaning.cancelled_caught:
                 log.warning("left behind: %s could not be removed within %g s", private, self.cleanup_s)
 
-    @asynccontextmanager
-    async def _hold(self, *names: BackendName) -> AsyncIterator[None]:
-        """Hold the locks of these backend directories, always in the same order: nobody waits in a circle."""
-        async with AsyncExitStack() as held:
-            for name in sorted(set(names)):
-                await held.enter_async_context(self.locks.hold(self.installed.backends_path / name))
-            yield
+    def _places(self, *names: BackendName) -> list[Path]:
+        return [self.installed.backends_path / name for name in names]
 
 
 def _require_safe(name: str) -> None:

@@ -149,12 +149,13 @@ class Supervisor:
             if key.matches(identifier) or (identity and entry.backend.name in identity)
         )
 
-    def keys_from(self, names: Collection[str], directories: Collection[Path] = ()) -> tuple[ReplicaKey, ...]:
-        """Keys in the table whose backend has one of `names`, or whose program lies below `directories`."""
+    def keys_from(self, names: Collection[str], places: Collection[Path]) -> tuple[ReplicaKey, ...]:
+        """Keys in the table whose backend has one of `names` or whose program lies at or below `places`."""
         return tuple(
             key
             for key, entry in self._table.items()
-            if entry.backend.name in names or not set(directories).isdisjoint(entry.backend.run_file.parents)
+            if entry.backend.name in names
+            or any(entry.backend.run_file.is_relative_to(place) for place in places)
         )
 
     def port_of(self, key: ReplicaKey) -> int | None:

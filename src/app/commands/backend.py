@@ -1,4 +1,4 @@
-"""Commands about backends: install, stop, list."""
+"""Commands about backends: install, stop, delete, list."""
 
 import logging
 from dataclasses import dataclass
@@ -7,11 +7,18 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import ReplicaKey
+from ...domain.delete_backend import DeleteBackend, DeletionFailed
 from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.galleries import Gallery, parse_galleries
 from ...domain.install import InstallBackends
 from ...domain.installed import InstalledBackends
-from ...domain.messages.backend import BackendInstallReply, BackendInstallRequest, BackendStopRequest
+from ...domain.messages.backend import (
+    BackendDeleteReply,
+    BackendDeleteRequest,
+    BackendInstallReply,
+    BackendInstallRequest,
+    BackendStopRequest,
+)
 from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
 from ...domain.supervise import Supervisor
 
@@ -25,6 +32,7 @@ class BackendCommands:
     installer: InstallBackends
     installed: InstalledBackends
     supervisor: Supervisor
+    deletion: DeleteBackend
     addresses: NodeAddresses
     galleries: tuple[Gallery, ...]
 
@@ -72,6 +80,16 @@ class BackendCommands:
             for key in keys:
                 stops.start_soon(stop_one, key)
 
+    async def delete(self, request: BackendDeleteRequest) -> BackendDeleteReply:
+        """Stop the backend's processes and delete its files; the reply names the dead also on a failure."""
+        log.info("delete: backend=%s", request.backend)
+        try:
+            stopped = await self.deletion.delete(request.backend)
+        except DeletionFailed as error:
+            log.warning("delete failed: backend=%s error=%s", request.backend, error)
+            return BackendDeleteReply.failed(str(error), stopped=_texts(error.stopped))
+        return BackendDeleteReply.succeeded(stopped=_texts(stopped))
+
     async def list(self, _asked: None) -> BackendListReply:
         """What is installed, aliases left out."""
         rows = tuple(
@@ -92,3 +110,7 @@ class BackendCommands:
     def _galleries(self, text: str) -> tuple[Gallery, ...]:
         """The request's galleries replace ours when there are any; unreadable ones fail the request."""
         return parse_galleries(text) if text else self.galleries
+
+
+def _texts(keys: tuple[ReplicaKey, ...]) -> tuple[str, ...]:
+    return tuple(map(str, keys))
