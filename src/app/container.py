@@ -21,6 +21,7 @@ from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.ports.hardware import Hardware
 from ..domain.receive_files import ReceiveFiles
+from ..domain.replace_backend import ReplaceBackend
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
@@ -263,12 +264,16 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         locks=installer.provided.locks,
     )
+    replacement = providers.Singleton(
+        ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
+    )
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
         installed=installed,
         supervisor=supervisor,
         deletion=deletion,
+        replacement=replacement,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )

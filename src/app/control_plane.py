@@ -14,6 +14,8 @@ from ..domain.messages.backend import (
     BackendDeleteRequest,
     BackendInstallReply,
     BackendInstallRequest,
+    BackendUpgradeReply,
+    BackendUpgradeRequest,
 )
 from ..domain.messages.backend_list import BackendListReply
 from ..domain.messages.model import (
@@ -81,6 +83,13 @@ class ControlPlane:
                 BackendInstallRequest.from_wire,
                 backends.install,
                 BackendInstallReply.failed,
+            ),
+            request(
+                subjects.upgrade,
+                BackendUpgradeRequest.from_wire,
+                backends.upgrade,
+                BackendUpgradeReply.failed,
+                BackendUpgradeReply.malformed,
             ),
             request(
                 subjects.delete,

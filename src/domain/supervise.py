@@ -158,6 +158,16 @@ class Supervisor:
             or any(entry.backend.run_file.is_relative_to(place) for place in places)
         )
 
+    async def outdated(self, directory: Path) -> tuple[ReplicaKey, ...]:
+        """Keys of processes started from what `directory` was before it was replaced."""
+        found = []
+        for key, entry in tuple(self._table.items()):
+            if entry.backend.run_file.parent == directory:
+                await entry.launched.wait()  # milliseconds
+                if not await self._in_place(entry):
+                    found.append(key)
+        return tuple(found)
+
     def port_of(self, key: ReplicaKey) -> int | None:
         """The port of `key`, from the begin of its start to the end of its stop; None without a process."""
         entry = self._table.get(key)
@@ -351,6 +361,9 @@ class Supervisor:
     async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
         if not _alive(entry.process) or entry.backend.name not in identity:
             return False
+        return await self._in_place(entry)
+
+    async def _in_place(self, entry: _Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
 

@@ -2,14 +2,21 @@
 
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from localai_worker.adapters.memory.machine import FakeProcess, FakeProgram
-from localai_worker.domain.messages.backend import BackendDeleteReply, BackendDeleteRequest
+from localai_worker.domain.messages.backend import (
+    BackendDeleteReply,
+    BackendDeleteRequest,
+    BackendInstallReply,
+    BackendUpgradeReply,
+    BackendUpgradeRequest,
+)
 from localai_worker.domain.ports.processes import StopSignal
 from tests.memory_worker import MemoryNode, memory_node
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
@@ -257,6 +264,213 @@ async def test_a_delete_during_the_worst_stop_ends_after_the_grace(node: MemoryN
     began_s = anyio.current_time()
     assert (await delete(node, "stubborn")).success
     assert anyio.current_time() - began_s == pytest.approx(15, abs=0.1)
+
+
+async def upgrade(node: MemoryNode, backend: str, **fields: Any) -> BackendUpgradeReply:
+    request = BackendUpgradeRequest(backend=backend, **fields)
+    return await node.ask(node.subjects.upgrade, request, BackendUpgradeReply, timeout_s=900)
+
+
+def release(node: MemoryNode, name: str, content: bytes = b"#!/bin/sh\n# new\n") -> None:
+    """Put another payload under the uri of the backend `name`."""
+    node.parts.artifacts().trees[f"ocifile:///images/{name}.tar"] = {"run.sh": content}
+
+
+def program(node: MemoryNode, name: str) -> bytes:
+    return node.parts.filesystem().get(BACKENDS / name / "run.sh") or b""
+
+
+async def test_an_upgrade_stops_replaces_and_starts_nothing(node: MemoryNode) -> None:
+    """G-F4: the processes are ended without Free, and told; the next install starts the new version."""
+    node.offer("whisper")
+    for backend, model, index in (("llama-cpp", "qwen", 0), ("llama-cpp", "qwen", 1), ("whisper", "tiny", 0)):
+        await node.install(backend, model, replica_index=index)
+    release(node, "llama-cpp")
+    reply = await upgrade(node, "llama-cpp")
+    assert reply == BackendUpgradeReply.succeeded(stopped=("qwen#0", "qwen#1"))
+    assert set(json.loads(reply.to_wire())) == set(
+        json.loads((GOLDEN / "10_upgrade_ok.json").read_text())["reply"]
+    )
+    assert node.keys == ["tiny#0"]
+    assert [process.backend.freed for process in node.machine.processes] == [0, 0, 0]
+    assert program(node, "llama-cpp").endswith(b"# new\n")
+    assert (await node.install("llama-cpp", "qwen")).success
+
+
+async def test_an_upgrade_of_what_is_not_there_installs_it(node: MemoryNode) -> None:
+    assert (
+        await upgrade(node, "llama-cpp")
+    ).to_wire() == b'{"success":true,"reports_stopped_processes":true}'
+    assert node.directories == ["llama-cpp"]
+    assert node.machine.processes == []
+
+
+@pytest.mark.parametrize("name", ["llama-cpp", "test@llama-cpp", "LLAMA-cpp"])
+async def test_an_upgrade_goes_by_any_name_of_the_gallery(node: MemoryNode, name: str) -> None:
+    """G-F4, S-W13: and stops what was started under another one."""
+    await node.install("llama-cpp", "qwen")
+    release(node, "llama-cpp")
+    assert (await upgrade(node, name)).stopped_process_keys == ("qwen#0",)
+    assert program(node, "llama-cpp").endswith(b"# new\n")
+
+
+async def test_an_upgrade_of_a_meta_backend_replaces_its_build(node: MemoryNode) -> None:
+    """G-F4: processes of the build itself are ended as well, their files go too."""
+    node.offer("cpu-tool")
+    node.offer_meta("tool", "cpu-tool")
+    await node.install("tool", "a")
+    await node.install("cpu-tool", "b")
+    release(node, "cpu-tool")
+    assert set((await upgrade(node, "tool")).stopped_process_keys) == {"a#0", "b#0"}
+    assert program(node, "cpu-tool").endswith(b"# new\n")
+    assert node.directories == ["cpu-tool", "tool"]
+
+
+async def test_an_upgrade_from_a_uri_replaces_the_external_backend(node: MemoryNode) -> None:
+    uri = "ocifile:///images/llama-cpp.tar"
+    await node.install("mine", "qwen", uri=uri, name="mine")
+    release(node, "llama-cpp")
+    reply = await upgrade(node, "mine", uri=uri, name="mine")
+    assert reply.stopped_process_keys == ("qwen#0",)
+    assert program(node, "mine").endswith(b"# new\n")
+
+
+async def test_an_upgrade_that_fails_leaves_the_old_version(node: MemoryNode) -> None:
+    """G-F7: and tells what it had stopped, in upstream's words."""
+    golden = json.loads((GOLDEN / "11_upgrade_failed_partial.json").read_text())["reply"]
+    await node.install("llama-cpp", "qwen")
+    before = program(node, "llama-cpp")
+    release(node, "llama-cpp")
+    node.parts.artifacts().broken.add("ocifile:///images/llama-cpp.tar")
+    reply = await upgrade(node, "llama-cpp")
+    assert set(json.loads(reply.to_wire())) == set(golden)
+    assert reply.error.startswith("upgrading backend from gallery: failed to download backend ")
+    assert (reply.success, reply.stopped_process_keys) == (False, ("qwen#0",))
+    assert program(node, "llama-cpp") == before
+    assert (await node.install("llama-cpp", "qwen")).success
+
+
+async def test_failures_of_upgrades_have_upstreams_words(node: MemoryNode) -> None:
+    assert (await upgrade(node, "absent")).error == (
+        'upgrading backend from gallery: no backend found with name "absent"'
+    )
+    assert (await upgrade(node, "")).error == "upgrading backend from gallery: backend name is empty"
+    assert (await upgrade(node, "x", uri="oci://r/x:1")).error == (
+        "upgrading backend from external URI: specifying a name is required for OCI images"
+    )
+    assert "unsafe backend name" in (await upgrade(node, "../models")).error
+    assert "decoding backend galleries" in (await upgrade(node, "llama-cpp", backend_galleries="[{")).error
+    assert node.directories == []
+
+
+@pytest.mark.usefixtures("undying")
+async def test_an_upgrade_or_forced_install_over_a_process_that_lives_on_changes_nothing(
+    node: MemoryNode,
+) -> None:
+    """G-F6: no process is left in a directory that is gone."""
+    await node.install("llama-cpp", "qwen")
+    before = program(node, "llama-cpp")
+    release(node, "llama-cpp")
+    reply = await upgrade(node, "llama-cpp")
+    stuck = "stopping backend process qwen#0: process group"
+    assert reply.error.startswith(f"stopping running backend before upgrade: {stuck}")
+    assert (reply.stopped_process_keys, reply.reports_stopped_processes) == ((), True)
+    forced = await node.install("llama-cpp", force=True)
+    assert forced.error.startswith(f"stopping running backend before reinstall: {stuck}")
+    assert program(node, "llama-cpp") == before
+
+
+async def test_a_process_started_from_the_old_version_during_an_upgrade_is_ended(node: MemoryNode) -> None:
+    """G-F6: its files go when the new version comes."""
+    await node.install("llama-cpp", "qwen")
+    release(node, "llama-cpp")
+    node.parts.artifacts().delay_s = 60
+    replies: list[BackendUpgradeReply] = []
+
+    async def upgrading() -> None:
+        replies.append(await upgrade(node, "llama-cpp"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(upgrading)
+        await anyio.sleep(1)
+        assert (await node.install("llama-cpp", "phi")).success
+    assert replies[0].stopped_process_keys == ("qwen#0", "phi#0")
+    assert node.keys == []
+
+
+async def test_a_forced_install_replaces_and_starts_anew(node: MemoryNode) -> None:
+    """G-F4: what a newer frontend sends a worker without backend.upgrade."""
+    golden = json.loads((GOLDEN / "07_install_legacy_force.json").read_text())["reply"]
+    await node.install("llama-cpp", "qwen")
+    await node.install("llama-cpp")
+    release(node, "llama-cpp")
+    reply = await node.install("llama-cpp", force=True)
+    assert set(json.loads(reply.to_wire())) == set(golden)
+    assert reply.success
+    assert node.keys == ["llama-cpp#0"]
+    assert program(node, "llama-cpp").endswith(b"# new\n")
+    assert [process.backend.freed for process in node.machine.processes] == [0, 0, 0]
+
+
+async def test_a_forced_install_ends_the_process_of_its_own_key(node: MemoryNode) -> None:
+    """G-F4: also when another backend runs under it."""
+    node.offer("whisper")
+    await node.install("whisper", "m")
+    assert (await node.install("llama-cpp", "m", force=True)).success
+    assert [(each.key.model, each.backend) for each in node.worker.supervisor.replicas] == [
+        ("m", "llama-cpp")
+    ]
+
+
+async def test_a_forced_install_of_an_impossible_replica_touches_nothing(node: MemoryNode) -> None:
+    await node.install("llama-cpp", "m")
+    assert "m#-1" in (await node.install("llama-cpp", "m", replica_index=-1, force=True)).error
+    assert node.keys == ["m#0"]
+
+
+async def test_operations_on_one_directory_follow_each_other(node: MemoryNode) -> None:
+    """S-W18, N-B12: upgrades and installs, by whatever name; other backends do not wait."""
+    node.offer("whisper")
+    node.offer("cpu-tool")
+    node.offer_meta("tool", "cpu-tool")
+    node.parts.artifacts().delay_s = 10
+    ended_s: dict[str, float] = {}
+
+    async def timed(
+        label: str, work: Callable[[], Awaitable[BackendUpgradeReply | BackendInstallReply]]
+    ) -> None:
+        assert (await work()).success
+        ended_s[label] = anyio.current_time() - began_s
+
+    began_s = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(timed, "first", lambda: upgrade(node, "tool"))
+        tasks.start_soon(timed, "second", lambda: upgrade(node, "cpu-tool"))
+        tasks.start_soon(timed, "third", lambda: node.install("cpu-tool", force=True))
+        tasks.start_soon(timed, "other", lambda: upgrade(node, "whisper"))
+    assert sorted(ended_s.values()) == pytest.approx([10, 10, 20, 30], abs=0.2)
+    assert ended_s["other"] == pytest.approx(10, abs=0.1)
+
+
+async def test_a_delete_during_an_upgrade_waits_for_its_end(node: MemoryNode) -> None:
+    """N-B12, G-W30, S-W18: the deletion has the last word, and nothing of either is left."""
+    await node.install("llama-cpp", "qwen")
+    node.parts.artifacts().delay_s = 20
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(upgrade, node, "llama-cpp")
+        await anyio.sleep(1)
+        assert (await delete(node, "test@llama-cpp")).success
+    assert node.directories == []
+
+
+@pytest.mark.parametrize("payload", [*MALFORMED, b'{"backend":"llama-cpp","replica_index":"0"}'])
+async def test_a_malformed_upgrade_is_answered_and_has_no_effect(node: MemoryNode, payload: bytes) -> None:
+    await node.install("llama-cpp", "qwen")
+    reply = json.loads(await node.bus.request(node.subjects.upgrade, payload, timeout_s=10))
+    assert set(reply) == {"success", "error"}
+    assert reply["success"] is False
+    assert reply["error"].startswith("invalid request: ")
+    assert node.keys == ["qwen#0"]
 
 
 @pytest.mark.parametrize("payload", MALFORMED)
