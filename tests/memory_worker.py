@@ -1,6 +1,6 @@
 """A whole worker in memory for tests, and the frontend's end of its bus."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,14 +72,28 @@ class MemoryNode:
         """The calls the frontend got, in order."""
         return [call.endpoint for call in self.registry.calls]
 
-    def offer(self, name: str, program: FakeProgram | None = None) -> None:
+    def offer(self, name: str, program: FakeProgram | None = None, *, alias: str = "") -> None:
         """List the backend `name` in the gallery; it runs `program`."""
         uri = f"ocifile:///images/{name}.tar"
-        source = self.parts.gallery_source()
-        source.indexes[GALLERY.url] = [*source.indexes.get(GALLERY.url, ()), {"name": name, "uri": uri}]
+        self._list({"name": name, "uri": uri, "alias": alias})
         self.parts.artifacts().trees[uri] = {"run.sh": b"#!/bin/sh\n"}
         if program is not None:
             self.parts.processes().programs[name] = program
+
+    def offer_meta(self, name: str, concrete: str) -> None:
+        """List the meta backend `name` in the gallery; on every host it is the backend `concrete`."""
+        self._list({"name": name, "capabilities": {"default": concrete}})
+
+    def _list(self, entry: Mapping[str, object]) -> None:
+        source = self.parts.gallery_source()
+        source.indexes[GALLERY.url] = [*source.indexes.get(GALLERY.url, ()), entry]
+
+    @property
+    def directories(self) -> list[str]:
+        """What lies below the backends directory, by name."""
+        top = self.container.settings().backends_path
+        files = self.parts.filesystem().files(top)
+        return sorted({path.relative_to(top).parts[0] for path in files})
 
     async def ask(
         self, subject: str, message: WireObject, reply: type[Answer], timeout_s: float = 120

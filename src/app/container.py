@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
 from ..domain.gallery_index import GalleryIndexes
@@ -20,6 +21,7 @@ from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.ports.hardware import Hardware
 from ..domain.receive_files import ReceiveFiles
+from ..domain.replace_backend import ReplaceBackend
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
@@ -259,11 +261,23 @@ class Container(containers.DeclarativeContainer):
         capability=capability_of,
         heartbeat_s=settings.provided.heartbeat_interval_s,
     )
+    deletion = providers.Singleton(
+        DeleteBackend,
+        filesystem=filesystem,
+        installed=installed,
+        supervisor=supervisor,
+        locks=installer.provided.locks,
+    )
+    replacement = providers.Singleton(
+        ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
+    )
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
         installed=installed,
         supervisor=supervisor,
+        deletion=deletion,
+        replacement=replacement,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )

@@ -9,7 +9,14 @@ from anyio.abc import TaskStatus
 
 from ..domain.addresses import NodeAddresses
 from ..domain.errors import BusUnavailable, PayloadTooLarge
-from ..domain.messages.backend import BackendInstallReply, BackendInstallRequest
+from ..domain.messages.backend import (
+    BackendDeleteReply,
+    BackendDeleteRequest,
+    BackendInstallReply,
+    BackendInstallRequest,
+    BackendUpgradeReply,
+    BackendUpgradeRequest,
+)
 from ..domain.messages.backend_list import BackendListReply
 from ..domain.messages.model import (
     ModelDeleteReply,
@@ -76,6 +83,20 @@ class ControlPlane:
                 BackendInstallRequest.from_wire,
                 backends.install,
                 BackendInstallReply.failed,
+            ),
+            request(
+                subjects.upgrade,
+                BackendUpgradeRequest.from_wire,
+                backends.upgrade,
+                BackendUpgradeReply.failed,
+                BackendUpgradeReply.malformed,
+            ),
+            request(
+                subjects.delete,
+                BackendDeleteRequest.from_wire,
+                backends.delete,
+                BackendDeleteReply.failed,
+                BackendDeleteReply.malformed,
             ),
             request(subjects.list, unread, backends.list, BackendListReply.failed),
             request(subjects.models_running, unread, models.running, ModelsRunningReply.failed),

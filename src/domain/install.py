@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -108,12 +108,13 @@ class InstallBackends:
         uri: str = "",
         name: str = "",
         alias: str = "",
+        force: bool = False,
     ) -> InstalledBackend:
-        """The backend that a request means, installed if it is not.
+        """The backend that a request means, installed if it is not, and with `force` also if it is.
 
-        Found on disk, nothing is downloaded. Otherwise it comes from `uri` if there is one (a local
-        directory, an image, or else the name of a gallery entry), called `name` or, without one, as the uri
-        says, with `alias` as its second name; else `backend` is looked up in `galleries`.
+        Found on disk without `force`, nothing is downloaded. Otherwise it comes from `uri` if there is
+        one (a local directory, an image, or else the name of a gallery entry), called `name` or, without
+        one, as the uri says, with `alias` as its second name; else `backend` is looked up in `galleries`.
         Source: LocalAI core/services/worker/install.go, installBackend.
 
         Raises:
@@ -122,13 +123,13 @@ class InstallBackends:
             FileUnreadable: the backends on disk cannot be listed.
         """
         known_as = (name if uri else "") or backend
-        found = await self.installed.find(known_as) if known_as else None
+        found = await self.installed.find(known_as) if known_as and not force else None
         if found is None:
             try:
                 if uri:
-                    known_as = await self._install_external(uri, name, alias, galleries)
+                    known_as = await self._install_external(uri, name, alias, galleries, force=force)
                 else:
-                    known_as = await self._install_from_galleries(backend, galleries)
+                    known_as = await self._install_from_galleries(backend, galleries, force=force)
             except WorkerError as cause:
                 raise InstallFailed(cause) from cause
             found = await self.installed.find(known_as)
@@ -137,29 +138,31 @@ class InstallBackends:
         return found
 
     async def _install_external(
-        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery]
+        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery], *, force: bool
     ) -> str:
         there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
         is_directory = there is not None and there.kind is FileKind.DIRECTORY
         target = name_external(uri, name=name, alias=alias, is_directory=is_directory)
         try:
             if target is None:
-                return await self._install_from_galleries(uri, galleries)
-            async with self._hold(target):
-                if await self.installed.find(target) is None:
+                return await self._install_from_galleries(uri, galleries, force=force)
+            async with self.locks.hold_all(self._places(target)):
+                if force or await self.installed.find(target) is None:
                     await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri))
         except WorkerError as cause:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
 
-    async def _install_from_galleries(self, name: str, galleries: Sequence[NamedGallery]) -> str:
+    async def _install_from_galleries(
+        self, name: str, galleries: Sequence[NamedGallery], *, force: bool
+    ) -> str:
         if name:
             _require_safe(name)
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
-        async with self._hold(requested.name, concrete.name):
-            if await self.installed.find(requested.name) is None:
-                if not (requested.is_meta and await self._is_complete(concrete)):
+        async with self.locks.hold_all(self._places(requested.name, concrete.name)):
+            if force or await self.installed.find(requested.name) is None:
+                if force or not (requested.is_meta and await self._is_complete(concrete)):
                     await self._install(concrete.sources, _metadata_of(concrete))
                 if requested.is_meta:
                     await self._point(choice)
@@ -241,13 +244,8 @@ class InstallBackends:
             if cleaning.cancelled_caught:
                 log.warning("left behind: %s could not be removed within %g s", private, self.cleanup_s)
 
-    @asynccontextmanager
-    async def _hold(self, *names: BackendName) -> AsyncIterator[None]:
-        """Hold the locks of these backend directories, always in the same order: nobody waits in a circle."""
-        async with AsyncExitStack() as held:
-            for name in sorted(set(names)):
-                await held.enter_async_context(self.locks.hold(self.installed.backends_path / name))
-            yield
+    def _places(self, *names: BackendName) -> list[Path]:
+        return [self.installed.backends_path / name for name in names]
 
 
 def _require_safe(name: str) -> None:

@@ -75,7 +75,7 @@ class InstalledBackends:
         `backends_path`, `system_path` or a directory of that name, is found last.
         Source: LocalAI core/services/worker/install.go, findBackend.
         """
-        listed = _named(await self.scan(), name)
+        listed = named(await self.scan(), name)
         if listed is not None and listed.is_runnable:
             return listed
         return await self._plain_program(local_name(name))
@@ -87,7 +87,7 @@ class InstalledBackends:
         """
         known = {name, local_name(name)}
         try:
-            listed = _named(await self.scan(), name)
+            listed = named(await self.scan(), name)
         except FileUnreadable as error:
             log.warning("backends cannot be listed, only the name itself is known: %s", error)
             listed = None
@@ -103,13 +103,7 @@ class InstalledBackends:
             if await self._is_file(run_file):
                 names[directory] = InstalledBackend(name=directory, run_file=run_file, is_system=True)
         candidates: dict[str, list[InstalledBackend]] = {}
-        for directory in await self._directories(self.backends_path):
-            try:
-                metadata = await self._metadata(directory)
-                pointed = parse_backend_name(metadata.meta_backend_for or directory)
-            except WorkerError as error:
-                log.warning("backend left out: directory=%s error=%s", directory, error)
-                continue
+        for directory, metadata in (await self.metadata()).items():
             run_file = self.backends_path / directory / RUN_FILE
             if await self._is_file(run_file):
                 backend = InstalledBackend(name=directory, run_file=run_file, metadata=metadata)
@@ -118,7 +112,7 @@ class InstalledBackends:
                     candidates.setdefault(metadata.alias, []).append(backend)
             if metadata.meta_backend_for:
                 name = metadata.name or directory
-                run_file = self.backends_path / pointed / RUN_FILE
+                run_file = self.backends_path / metadata.meta_backend_for / RUN_FILE
                 is_runnable = await self._is_file(run_file)
                 names[name] = InstalledBackend(
                     name=name, run_file=run_file, is_runnable=is_runnable, is_meta=True, metadata=metadata
@@ -129,13 +123,29 @@ class InstalledBackends:
             names[alias] = replace(chosen, name=alias)
         return names
 
+    async def metadata(self) -> Mapping[str, BackendMetadata]:
+        """What each directory below `backends_path` says about itself, by directory, in their order.
+
+        One that cannot be read, or points to what cannot be a directory, is left out with a warning.
+        """
+        found: dict[str, BackendMetadata] = {}
+        for directory in await self._directories(self.backends_path):
+            try:
+                metadata = await self._metadata(directory)
+                parse_backend_name(metadata.meta_backend_for or directory)
+            except WorkerError as error:
+                log.warning("backend left out: directory=%s error=%s", directory, error)
+            else:
+                found[directory] = metadata
+        return found
+
     async def _directories(self, path: Path) -> list[str]:
         if await self.filesystem.stat(path) is None:
             return []
         return [
             entry.name
             for entry in await self.filesystem.list_directory(path)
-            if entry.kind is FileKind.DIRECTORY and not entry.is_link and not _is_leftover(entry.name)
+            if entry.kind is FileKind.DIRECTORY and not entry.is_link and not is_leftover(entry.name)
         ]
 
     async def _metadata(self, directory: str) -> BackendMetadata:
@@ -149,7 +159,7 @@ class InstalledBackends:
             safe = parse_backend_name(name)
         except UnsafeBackendName:
             return None  # nothing is joined to a path; nothing of that name can be installed
-        if _is_leftover(safe):
+        if is_leftover(safe):
             return None
         for path in (self.backends_path, self.system_path):
             for program in (path / safe, path / safe / safe):
@@ -168,7 +178,7 @@ def local_name(name: str) -> str:
     return name.rpartition("@")[2].replace("/", "__")
 
 
-def _named(backends: Mapping[str, InstalledBackend], name: str) -> InstalledBackend | None:
+def named(backends: Mapping[str, InstalledBackend], name: str) -> InstalledBackend | None:
     """The backend listed as `name`, spelled exactly so if one is."""
     wanted = local_name(name)
     if exact := backends.get(name) or backends.get(wanted):
@@ -177,5 +187,6 @@ def _named(backends: Mapping[str, InstalledBackend], name: str) -> InstalledBack
     return next((backends[key] for key in sorted(backends) if key.casefold() == folded), None)
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
+    """Whether `name` is that of a directory in the making, ours or upstream's, and no backend's."""
     return name.startswith(".") or name.endswith(_LEFTOVERS)

@@ -151,13 +151,24 @@ class Supervisor:
             if key.matches(identifier) or (identity and entry.backend.name in identity)
         )
 
-    def keys_from(self, names: Collection[str], directories: Collection[Path] = ()) -> tuple[ReplicaKey, ...]:
-        """Keys in the table whose backend has one of `names`, or whose program lies below `directories`."""
+    def keys_from(self, names: Collection[str], places: Collection[Path]) -> tuple[ReplicaKey, ...]:
+        """Keys in the table whose backend has one of `names` or whose program lies at or below `places`."""
         return tuple(
             key
             for key, entry in self._table.items()
-            if entry.backend.name in names or not set(directories).isdisjoint(entry.backend.run_file.parents)
+            if entry.backend.name in names
+            or any(entry.backend.run_file.is_relative_to(place) for place in places)
         )
+
+    async def outdated(self, directory: Path) -> tuple[ReplicaKey, ...]:
+        """Keys of processes started from what `directory` was before it was replaced."""
+        found = []
+        for key, entry in tuple(self._table.items()):
+            if entry.backend.run_file.parent == directory:
+                await entry.launched.wait()  # milliseconds
+                if not await self._in_place(entry):
+                    found.append(key)
+        return tuple(found)
 
     def port_of(self, key: ReplicaKey) -> int | None:
         """The port of `key`, from the begin of its start to the end of its stop; None without a process."""
@@ -352,6 +363,9 @@ class Supervisor:
     async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
         if not _alive(entry.process) or entry.backend.name not in identity:
             return False
+        return await self._in_place(entry)
+
+    async def _in_place(self, entry: _Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anyio import sleep
 from anyio.lowlevel import checkpoint
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource
@@ -19,16 +20,18 @@ class InMemoryArtifacts:
     """An `ArtifactSource` that writes trees of files through `filesystem`, every file executable.
 
     `trees` is by uri, then by path relative to the artifact. A uri in `broken` gives only the first half
-    of its files. Uris of a kind that no tree has (`oci://`, `/`) are unsupported, not missing.
+    of its files. Uris of a kind that no tree has (`oci://`, `/`) are unsupported, not missing. Every
+    payload takes `delay_s` seconds.
     """
 
     filesystem: FileSystem
     trees: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     offline: bool = False
+    delay_s: float = 0.0
 
     async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
-        await checkpoint()
+        await sleep(self.delay_s)
         if self.offline:
             raise ArtifactUnavailable(uri, _OFFLINE)
         if uri not in self.trees:

@@ -1,4 +1,4 @@
-"""Commands about backends: install, stop, list."""
+"""Commands about backends: install, upgrade, stop, delete, list."""
 
 import logging
 from dataclasses import dataclass
@@ -7,12 +7,22 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import ReplicaKey
+from ...domain.delete_backend import DeleteBackend, DeletionFailed
 from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.galleries import Gallery, parse_galleries
 from ...domain.install import InstallBackends
 from ...domain.installed import InstalledBackends
-from ...domain.messages.backend import BackendInstallReply, BackendInstallRequest, BackendStopRequest
+from ...domain.messages.backend import (
+    BackendDeleteReply,
+    BackendDeleteRequest,
+    BackendInstallReply,
+    BackendInstallRequest,
+    BackendStopRequest,
+    BackendUpgradeReply,
+    BackendUpgradeRequest,
+)
 from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
+from ...domain.replace_backend import ReplaceBackend, ReplacementFailed, WantedBackend
 from ...domain.supervise import Supervisor
 
 log = logging.getLogger(__name__)
@@ -25,27 +35,54 @@ class BackendCommands:
     installer: InstallBackends
     installed: InstalledBackends
     supervisor: Supervisor
+    deletion: DeleteBackend
+    replacement: ReplaceBackend
     addresses: NodeAddresses
     galleries: tuple[Gallery, ...]
 
     async def install(self, request: BackendInstallRequest) -> BackendInstallReply:
-        """Install what is missing, start it, and tell where it listens."""
+        """Install what is missing, or with `force` anew, start it, and tell where it listens."""
         log.info(
-            "install: backend=%s model=%s replica=%d",
+            "install: backend=%s model=%s replica=%d force=%s",
             request.backend,
             request.model_id,
             request.replica_index,
+            request.force,
         )
-        backend = await self.installer.ensure(
-            backend=request.backend,
-            galleries=self._galleries(request.backend_galleries),
-            uri=request.uri,
-            name=request.name,
-            alias=request.alias,
-        )
-        key = ReplicaKey(request.model_id or request.backend or backend.name, request.replica_index)
+        model = request.model_id or request.backend
+        wanted = self._wanted(request)
+        if request.force:
+            own = ReplicaKey(model, request.replica_index) if model else None
+            try:
+                backend = (await self.replacement.replace(wanted, own)).backend
+            except ReplacementFailed as error:
+                log.warning("install failed: backend=%s error=%s", request.backend, error)
+                return BackendInstallReply.failed(str(error))
+        else:
+            backend = await self.installer.ensure(
+                backend=wanted.backend,
+                galleries=wanted.galleries,
+                uri=wanted.uri,
+                name=wanted.name,
+                alias=wanted.alias,
+            )
+        key = ReplicaKey(model or backend.name, request.replica_index)
         port = await self.supervisor.start(key, backend, await self.installed.identity(backend.name))
         return BackendInstallReply(success=True, address=self.addresses.advertised(port))
+
+    async def upgrade(self, request: BackendUpgradeRequest) -> BackendUpgradeReply:
+        """Stop the backend's processes and install it anew; nothing is started."""
+        log.info("upgrade: backend=%s", request.backend)
+        wanted = self._wanted(request)
+        has_key = request.backend and request.replica_index >= 0
+        own = ReplicaKey(request.backend, request.replica_index) if has_key else None
+        try:
+            replaced = await self.replacement.replace(wanted, own)
+        except ReplacementFailed as error:
+            why = error.during("upgrade")
+            log.warning("upgrade failed: backend=%s error=%s", request.backend, why)
+            return BackendUpgradeReply.failed(why, stopped=_texts(error.stopped))
+        return BackendUpgradeReply.succeeded(stopped=_texts(replaced.stopped))
 
     async def stop(self, payload: bytes) -> None:
         """Stop the processes that a name means, or all; nobody hears how it went."""
@@ -72,6 +109,16 @@ class BackendCommands:
             for key in keys:
                 stops.start_soon(stop_one, key)
 
+    async def delete(self, request: BackendDeleteRequest) -> BackendDeleteReply:
+        """Stop the backend's processes and delete its files; the reply names the dead also on a failure."""
+        log.info("delete: backend=%s", request.backend)
+        try:
+            stopped = await self.deletion.delete(request.backend)
+        except DeletionFailed as error:
+            log.warning("delete failed: backend=%s error=%s", request.backend, error)
+            return BackendDeleteReply.failed(str(error), stopped=_texts(error.stopped))
+        return BackendDeleteReply.succeeded(stopped=_texts(stopped))
+
     async def list(self, _asked: None) -> BackendListReply:
         """What is installed, aliases left out."""
         rows = tuple(
@@ -89,6 +136,17 @@ class BackendCommands:
         )
         return BackendListReply(backends=rows)
 
-    def _galleries(self, text: str) -> tuple[Gallery, ...]:
+    def _wanted(self, request: BackendInstallRequest | BackendUpgradeRequest) -> WantedBackend:
         """The request's galleries replace ours when there are any; unreadable ones fail the request."""
-        return parse_galleries(text) if text else self.galleries
+        text = request.backend_galleries
+        return WantedBackend(
+            backend=request.backend,
+            galleries=parse_galleries(text) if text else self.galleries,
+            uri=request.uri,
+            name=request.name,
+            alias=request.alias,
+        )
+
+
+def _texts(keys: tuple[ReplicaKey, ...]) -> tuple[str, ...]:
+    return tuple(map(str, keys))
