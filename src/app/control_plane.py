@@ -38,6 +38,16 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
+class _Served:
+    """The commands of one node id while they are served."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    subscriptions: list[Subscription] = field(default_factory=list)
+    left: bool = False
+    ended: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass
 class ControlPlane:
     """Serves the frontend's commands for one node.
 
@@ -50,30 +60,39 @@ class ControlPlane:
     models: ModelCommands
     addresses: NodeAddresses
     request_stop: Callable[[], None]
-    _serving: anyio.CancelScope | None = None
-    _ended: anyio.Event = field(default_factory=anyio.Event)
+    _served: dict[NodeId, "_Served"] = field(default_factory=dict)
 
     async def serve(self, node_id: NodeId, *, task_status: TaskStatus[None]) -> None:
-        """Answer commands until cancelled; reports once every subscription stands.
+        """Answer the commands of `node_id` until cancelled or left; reports once every subscription stands.
 
         Raises:
             SubscriptionDenied, BusUnavailable: the bus does not let us listen, or ends a subscription.
         """
+        served = self._served[node_id] = _Served()
         try:
             async with anyio.create_task_group() as tasks:
-                self._serving = tasks.cancel_scope
+                served.scope = tasks.cancel_scope
                 for command in self._commands(NodeSubjects(node_id)):
                     subscription = await self.bus.subscribe(command.subject)
-                    tasks.start_soon(self._serve_command, command, subscription)
+                    served.subscriptions.append(subscription)
+                    tasks.start_soon(self._serve_command, command, subscription, served)
                 task_status.started()
         finally:
-            self._ended.set()
+            del self._served[node_id]
+            served.ended.set()
+
+    async def leave(self, node_id: NodeId) -> None:
+        """Take no more commands for `node_id`; those at work are finished. The node goes by another id."""
+        served = self._served[node_id]
+        served.left = True
+        for subscription in served.subscriptions:
+            await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Stop serving; commands still at work are cancelled and answer that the worker is shutting down."""
-        if self._serving is not None:
-            self._serving.cancel()
-            await self._ended.wait()
+        for served in tuple(self._served.values()):
+            served.scope.cancel()
+            await served.ended.wait()
 
     def _commands(self, subjects: NodeSubjects) -> tuple[Command, ...]:
         backends, models = self.backends, self.models
@@ -120,13 +139,14 @@ class ControlPlane:
             Command(subjects.node_stop, self._node_stop),
         )
 
-    async def _serve_command(self, command: Command, subscription: Subscription) -> None:
+    async def _serve_command(self, command: Command, subscription: Subscription, served: "_Served") -> None:
         async with anyio.create_task_group() as tasks:
             async for message in subscription:
                 tasks.start_soon(self._answer, command, message)
             # Reconnecting is the bus's business. When it gives up, a worker that hears nothing must not live
             # on as if all were well (N-B28).
-            raise BusUnavailable(command.subject, "the bus has ended the subscription")
+            if not served.left:
+                raise BusUnavailable(command.subject, "the bus has ended the subscription")
 
     async def _answer(self, command: Command, message: BusMessage) -> None:
         """Handle one message; whatever happens, a reply goes out if one is wanted."""

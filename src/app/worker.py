@@ -2,10 +2,11 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from ..domain.enrol import Enrolment
 from ..domain.node import NodeId
@@ -74,13 +75,19 @@ class Worker:
                         commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
                         task_status.started(node_id)
-                        await self.enrolment.beat_forever()
+                        await self.enrolment.beat_forever(partial(self._move, serving))
                 finally:
                     # Often we are here because of cancellation, which would abort these awaits too; each
                     # step has a bound of its own.
                     with anyio.CancelScope(shield=True):
                         await self._go_down()
             serving.cancel_scope.cancel()
+
+    async def _move(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
+        """Take commands under the new id before letting go of the old one."""
+        await serving.start(self.control.serve, new)
+        await self.control.leave(old)
+        log.info("commands are taken as node %s now", new)
 
     async def _serve_http(self, commands_taken: anyio.Event) -> None:
         """Serve HTTP once commands are taken, or soon anyway while bus or frontend let us wait.

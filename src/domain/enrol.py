@@ -1,7 +1,7 @@
 """Enrolment: making the node known to the frontend, keeping it known, and leaving in good order."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ PENDING = "pending"
 _FIRST_BACKOFF_S = 2.0  # doubling up to the cap; LocalAI core/cli/workerregistry/client.go
 _BACKOFF_CAP_S = 30.0
 _DRAIN_POLL_S = 1.0
+_FORGOTTEN_AFTER = 3  # heartbeats in a row that are answered with 404
 # Refusals that no retry can mend: they name something the operator has to change.
 _FINAL_STATUSES = frozenset({400, 401, 403})
 
@@ -88,7 +89,7 @@ class Enrolment:
         backoff_s = _FIRST_BACKOFF_S
         for attempt in range(1, self.attempts + 1):
             try:
-                self.registered = await self.frontend.register(await self.request())
+                return await self._register_once()
             except (FrontendUnavailable, FrontendRefused) as error:
                 final = isinstance(error, FrontendRefused) and error.status in _FINAL_STATUSES
                 if final or attempt == self.attempts:
@@ -102,9 +103,23 @@ class Enrolment:
                 )
                 await anyio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
+        raise AssertionError("attempts is at least 1")
+
+    async def _register_again(self) -> None:
+        """Register for as long as it takes: a worker that runs does not end because a frontend is away."""
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            try:
+                await self._register_once()
+            except (FrontendUnavailable, FrontendRefused) as error:
+                log.error("registering again failed: retry_in_s=%g error=%s", backoff_s, error)
+                await anyio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
             else:
-                break
-        assert self.registered is not None
+                return
+
+    async def _register_once(self) -> NodeId:
+        self.registered = await self.frontend.register(await self.request())
         log.info("registered: node=%s status=%s", self.registered.id, self.registered.status)
         if self.registered.status == PENDING:
             log.warning("this node waits for an admin's approval; the frontend sends no work until then")
@@ -136,22 +151,38 @@ class Enrolment:
             labels={**profile.labels, "node.replica-slots": str(slots)},
         )
 
-    async def beat_forever(self) -> None:
+    async def beat_forever(self, moved: Callable[[NodeId, NodeId], Awaitable[None]]) -> None:
         """Send a heartbeat at once and then every `heartbeat_s` seconds, until cancelled.
 
         A failed beat is logged and the next one tried: missing one costs nothing, the frontend gives a
-        node 60 s. A reading that is unknown is left out, never sent as zero (S-B23).
+        node 60 s. Three 404s in a row mean that the frontend has forgotten the node (one alone may be a
+        hiccup of its database): the node registers again, as it is now, and `moved` is awaited with the old
+        and the new id if they differ (H-18). The frontend then has no rows of what runs here; its next
+        install of a model finds the process again.
         """
+        forgotten = 0
         while True:
             try:
                 await self.frontend.heartbeat(self.node_id, await self.heartbeat())
             except NodeForgotten as error:
-                log.error("heartbeat refused: %s; restart the worker to register again", error)
+                forgotten += 1
+                log.error("heartbeat refused: %s (%d of %d)", error, forgotten, _FORGOTTEN_AFTER)
             except FrontendRefused as error:
+                forgotten = 0
                 log.error("heartbeat refused: node=%s error=%s", self.node_id, error)
             except FrontendUnavailable as error:
                 log.warning("heartbeat missed: node=%s error=%s", self.node_id, error)
-            await anyio.sleep(self.heartbeat_s)
+            else:
+                forgotten = 0
+            if forgotten == _FORGOTTEN_AFTER:
+                forgotten = 0
+                old = self.node_id
+                log.error("the frontend has forgotten node %s: registering again", old)
+                await self._register_again()
+                if self.node_id != old:
+                    await moved(old, self.node_id)
+            else:
+                await anyio.sleep(self.heartbeat_s)
 
     async def heartbeat(self) -> Heartbeat:
         """One heartbeat body with fresh readings."""

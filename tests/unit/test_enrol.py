@@ -19,6 +19,7 @@ from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.domain.enrol import Enrolment, NodeProfile, NotRegistered
 from localai_worker.domain.errors import FrontendRefused
 from localai_worker.domain.messages.node_status import LoadedModel
+from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.filesystem import DiskSpace
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
@@ -239,12 +240,17 @@ async def test_the_vram_budget_is_sent_as_written_and_the_memory_raw() -> None:
 # Heartbeats.
 
 
+async def no_move(old: NodeId, new: NodeId) -> None:
+    """The node must not change its id here."""
+    raise AssertionError((old, new))
+
+
 async def beat(node: Node, seconds: float) -> None:
     """Register and beat for some time."""
     enrolment = node.enrolment()
     await enrolment.register()
     with anyio.move_on_after(seconds):
-        await enrolment.beat_forever()
+        await enrolment.beat_forever(no_move)
 
 
 async def test_the_node_beats_at_once_and_then_at_every_interval() -> None:
@@ -257,7 +263,7 @@ async def test_the_node_beats_at_once_and_then_at_every_interval() -> None:
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        (lambda node: node.frontend.answer_next(404), "restart the worker"),
+        (lambda node: node.frontend.answer_next(404), "does not know node"),
         (lambda node: node.frontend.answer_next(401), "heartbeat refused"),
         (lambda node: node.frontend.answer_next(500), "heartbeat missed"),
     ],
@@ -271,9 +277,75 @@ async def test_a_beat_that_fails_is_logged_and_the_next_one_sent(
     await enrolment.register()
     fault(node)
     with anyio.move_on_after(15):
-        await enrolment.beat_forever()
+        await enrolment.beat_forever(no_move)
     assert text in caplog.text
     assert [call.status for call in node.calls("heartbeat")][1:] == [200]
+
+
+async def test_a_frontend_that_has_forgotten_the_node_is_told_of_it_again() -> None:
+    """H-18, N-B23, S-K02: upstream's worker beats into the void until somebody restarts it."""
+    node = Node()
+    enrolment = node.enrolment()
+    old = await enrolment.register()
+    moves: list[tuple[NodeId, NodeId]] = []
+
+    async def moved(old: NodeId, new: NodeId) -> None:
+        moves.append((old, new))
+
+    node.frontend.admin_delete(old)
+    with anyio.move_on_after(45):
+        await enrolment.beat_forever(moved)
+    assert enrolment.node_id != old
+    assert moves == [(old, enrolment.node_id)]
+    assert node.came_at_s("register") == pytest.approx([0, 20])
+    assert [call.status for call in node.calls("heartbeat")] == [404, 404, 404, 200, 200, 200]
+
+
+async def test_one_or_two_404s_are_a_hiccup_of_the_frontends_database() -> None:
+    """H-18: registering again drops the frontend's model rows, so it is not done lightly."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    node.frontend.answer_next(404, times=2)
+    with anyio.move_on_after(25):
+        await enrolment.beat_forever(no_move)
+    node.frontend.answer_next(404, times=2)
+    with anyio.move_on_after(25):
+        await enrolment.beat_forever(no_move)
+    assert len(node.calls("register")) == 1
+
+
+async def test_a_node_that_gets_its_old_id_back_has_not_moved() -> None:
+    """H-18: the id follows the name, so a frontend that kept the row gives the same one."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    node.frontend.answer_next(404, times=3)
+    with anyio.move_on_after(25):
+        await enrolment.beat_forever(no_move)
+    assert len(node.calls("register")) == 2
+
+
+async def test_registering_again_is_tried_for_as_long_as_it_takes() -> None:
+    """H-18: a worker with running backends does not end because its frontend is away, or refuses it."""
+    node = Node()
+    enrolment = node.enrolment()
+    old = await enrolment.register()
+    node.frontend.admin_delete(old)
+    moves: list[NodeId] = []
+
+    async def moved(_old: NodeId, new: NodeId) -> None:
+        moves.append(new)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enrolment.beat_forever, moved)
+        await anyio.sleep(15)
+        node.frontend.answer_next(404)  # the third
+        node.frontend.answer_next(401, times=3)
+        node.frontend.answer_next(503, times=20)
+        await anyio.sleep(3600)
+        tasks.cancel_scope.cancel()
+    assert moves == [enrolment.node_id]
 
 
 async def test_beats_go_on_while_the_frontend_is_away() -> None:
@@ -282,7 +354,7 @@ async def test_beats_go_on_while_the_frontend_is_away() -> None:
     await enrolment.register()
     node.frontend.offline = True
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(enrolment.beat_forever)
+        tasks.start_soon(enrolment.beat_forever, no_move)
         await anyio.sleep(45)
         node.frontend.offline = False
         await anyio.sleep(10)
@@ -297,7 +369,7 @@ async def test_every_beat_tells_the_readings_of_the_moment() -> None:
     enrolment = node.enrolment()
     await enrolment.register()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(enrolment.beat_forever)
+        tasks.start_soon(enrolment.beat_forever, no_move)
         await anyio.sleep(5)
         node.hardware.reading = Hardware(gpus=(SILENT, H100), ram=Memory(64 * GIB, 7))
         node.filesystem.put(Path("/models/x"), bytes(1000))

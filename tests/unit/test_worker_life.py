@@ -242,6 +242,25 @@ async def test_a_denied_subscription_ends_it_and_the_node_leaves_in_good_order(s
     stage.assert_nothing_is_left()
 
 
+async def test_a_node_that_was_forgotten_takes_commands_under_its_new_id(stage: Stage) -> None:
+    """H-18, S-K14: the process that runs is found again, under the new subjects only."""
+    async with anyio.create_task_group() as tasks:
+        old = await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        (before,) = stage.worker.supervisor.replicas
+        stage.registry.admin_delete(old)
+        await anyio.sleep(35)
+        new = stage.node_id
+        assert new != old
+        await stage.install("qwen")
+        assert stage.worker.supervisor.replicas == (before,)
+        with pytest.raises(NoResponders):
+            await stage.bus.request(NodeSubjects(old).list, b"{}", timeout_s=5)
+        stage.worker.stop_requested.set()
+    assert stage.registry.row(new).status == "draining"
+    stage.assert_nothing_is_left()
+
+
 async def test_a_bus_that_gives_up_ends_it_with_the_reason(stage: Stage) -> None:
     """N-B28: a worker that can hear nothing any more does not live on as if all were well."""
     async with anyio.create_task_group() as tasks:
