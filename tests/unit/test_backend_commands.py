@@ -14,6 +14,7 @@ from localai_worker.domain.messages.backend import (
     BackendDeleteReply,
     BackendDeleteRequest,
     BackendInstallReply,
+    BackendStopRequest,
     BackendUpgradeReply,
     BackendUpgradeRequest,
 )
@@ -295,6 +296,30 @@ async def test_an_upgrade_stops_replaces_and_starts_nothing(node: MemoryNode) ->
     assert [process.backend.freed for process in node.machine.processes] == [0, 0, 0]
     assert program(node, "llama-cpp").endswith(b"# new\n")
     assert (await node.install("llama-cpp", "qwen")).success
+
+
+@pytest.mark.parametrize("name", ["cpu-llama-cpp", "llama-cpp", "test@cpu-llama-cpp", "qwen", "qwen#0"])
+async def test_a_stop_takes_every_name_of_a_backend(node: MemoryNode, name: str) -> None:
+    """S-W14: alias, directory, gallery name, model or key; others stay, and so do the files."""
+    node.offer("cpu-llama-cpp", alias="llama-cpp")
+    node.offer("whisper")
+    await node.install("cpu-llama-cpp", "qwen")
+    await node.install("whisper", "tiny")
+    await node.bus.publish(node.subjects.stop, BackendStopRequest(backend=name).to_wire())
+    await anyio.sleep(1)
+    assert node.keys == ["tiny#0"]
+    assert node.directories == ["cpu-llama-cpp", "whisper"]
+
+
+async def test_an_upgrade_waits_for_a_stop_under_way(node: MemoryNode) -> None:
+    """N-B39: a key is told only when its process is dead, and the files change only then."""
+    node.offer("slow", FakeProgram(term_s=8))
+    await node.install("slow", "qwen")
+    await node.bus.publish(node.subjects.stop, b'{"backend":"qwen"}')
+    await anyio.sleep(1)
+    began_s = anyio.current_time()
+    assert (await upgrade(node, "slow")).stopped_process_keys == ("qwen#0",)
+    assert anyio.current_time() - began_s == pytest.approx(7, abs=0.1)
 
 
 async def test_an_upgrade_of_what_is_not_there_installs_it(node: MemoryNode) -> None:

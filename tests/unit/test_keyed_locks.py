@@ -41,3 +41,18 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind() -> None:
         await wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
     assert len(locks) == 0
+
+
+async def test_several_locks_are_taken_in_one_order_and_all_given_back() -> None:
+    locks, held = KeyedLocks[str](), list[str]()
+
+    async def hold(name: str, keys: tuple[str, ...]) -> None:
+        async with locks.hold_all(keys):
+            held.append(name)
+            await wait_all_tasks_blocked()
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(hold, "one", ("a", "b", "a"))
+        tasks.start_soon(hold, "other", ("b", "a"))
+    assert held == ["one", "other"]
+    assert len(locks) == 0

@@ -4,27 +4,28 @@ Sources: LocalAI core/services/nodes/router.go, core/config/distributed_config.g
 """
 
 import posixpath
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 
-from ...adapters.memory.frontend_registry import NodeRegistry
-from ...domain.errors import NoResponders, WorkerError
+from ...domain.errors import NoResponders
 from ...domain.galleries import Gallery
-from ...domain.messages.backend import BackendInstallReply, BackendInstallRequest, BackendStopRequest
+from ...domain.messages.backend import (
+    BackendInstallReply,
+    BackendInstallRequest,
+    BackendStopRequest,
+)
 from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
 from ...domain.messages.subjects import NodeSubjects
 from ...domain.messages.writing import EMPTY_REQUEST, NO_BODY
 from ...domain.node import NodeId
 from ...domain.ports.backend_client import InferenceClient, ModelToLoad
-from ...domain.ports.bus import MessageBus
-from .exchanges import Exchange
 from .failures import CommandRefused, NodeNotThere
 from .gallery_json import galleries_json
-from .placements import Placement, Placements
+from .node_commands import NodeCommands
+from .placements import Placement
 from .staging import HttpStager, Stager
 
 SEED_INSTALL_S = 5 * 60.0
@@ -37,11 +38,10 @@ EMBED_S = 10 * 60.0  # upstream's ends with the user's request
 NODE_S = 60.0
 
 _POLL_S = 0.05
-_KEPT_EXCHANGES = 1000
 
 
 @dataclass(kw_only=True)
-class SimulatedFrontend:
+class SimulatedFrontend(NodeCommands):
     """Sends workers commands, as a frontend of its registry's generation does.
 
     A command raises what the bus raises, MalformedMessage for an answer that is none, and CommandRefused
@@ -49,17 +49,10 @@ class SimulatedFrontend:
     latest bus messages, oldest first.
     """
 
-    bus: MessageBus
-    registry: NodeRegistry
     inference: InferenceClient
     token: str = field(default="", repr=False)
     stager: Callable[[str], Stager] | None = None
-    exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=_KEPT_EXCHANGES))
-    _placements: Placements = field(init=False)
     _staged_bytes: dict[tuple[str, str], int] = field(default_factory=dict)  # by node and model
-
-    def __post_init__(self) -> None:
-        self._placements = Placements(self.registry)
 
     async def wait_for_node(self, name: str, status: str = "healthy", *, timeout_s: float = NODE_S) -> NodeId:
         """The id of the node called `name`, as soon as it has `status`.
@@ -211,10 +204,6 @@ class SimulatedFrontend:
         with self._placements.in_flight(address):
             return await self.inference.embed(address, text, timeout_s=EMBED_S)
 
-    @property
-    def _is_seed(self) -> bool:
-        return self.registry.generation == "seed"
-
     def _http_stager(self, http_address: str) -> HttpStager:
         return HttpStager(http_address, self.token, self.registry.generation)
 
@@ -224,16 +213,3 @@ class SimulatedFrontend:
             return SEED_LOAD_S
         staged_bytes = self._staged_bytes.get((placed.node_id, placed.model), 0)
         return min(SEED_LOAD_S + NEWER_LOAD_S_PER_GIB * staged_bytes / 2**30, NEWER_LOAD_CAP_S)
-
-    async def _request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        try:
-            reply = await self.bus.request(subject, payload, timeout_s=timeout_s)
-        except WorkerError as error:
-            self.exchanges.append(Exchange(subject, payload, failure=str(error)))
-            raise
-        self.exchanges.append(Exchange(subject, payload, reply))
-        return reply
-
-    async def _publish(self, subject: str, payload: bytes) -> None:
-        await self.bus.publish(subject, payload)
-        self.exchanges.append(Exchange(subject, payload))

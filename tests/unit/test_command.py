@@ -1,0 +1,29 @@
+"""Replies fit the bus, whatever their error says."""
+
+import pytest
+
+from localai_worker.app.commands.command import fitting
+from localai_worker.domain.messages.backend import BackendDeleteReply
+from localai_worker.domain.messages.model import ModelStopReply, ModelUnloadReply
+
+KEYS = tuple(f"organisation/model-{number}#0" for number in range(50))
+
+
+@pytest.mark.parametrize("text", ["x" * 300_000, "\n" * 300_000, "\N{SNOWMAN}" * 100_000])
+def test_a_long_error_is_cut_so_that_the_whole_reply_fits(text: str) -> None:
+    """N-B30: what exceeds the bus's payload is lost, and the frontend waits its timeout out."""
+    for reply in (
+        ModelUnloadReply.failed(text),
+        BackendDeleteReply.failed(text, stopped=KEYS),
+        ModelStopReply.failed(text, process_key="m" * 500 + "#0"),
+    ):
+        assert 2000 < len(fitting(reply, 4096)) <= 4096
+
+
+def test_an_error_is_never_longer_than_helps_anybody() -> None:
+    assert len(fitting(ModelUnloadReply.failed("x" * 300_000), 1 << 20)) < 66_000
+
+
+def test_a_short_reply_stays_as_it_is() -> None:
+    for reply in (ModelUnloadReply(success=True), ModelUnloadReply.failed("why")):
+        assert fitting(reply, 1 << 20) == reply.to_wire()
