@@ -22,6 +22,7 @@ from ..domain.installed import InstalledBackends
 from ..domain.ports.hardware import Hardware
 from ..domain.receive_files import ReceiveFiles
 from ..domain.replace_backend import ReplaceBackend
+from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
@@ -240,16 +241,22 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
     )
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    starter = providers.Singleton(
+        BackendStarter,
+        processes=processes,
+        client=backend_client,
+        filesystem=filesystem,
+        environment=providers.Callable(_backend_environment, settings, environment),
+        output_directory=providers.Callable(_output_directory, settings),
+        ready_timeout_s=settings.provided.ready_timeout_s,
+    )
     supervisor = providers.Singleton(
         Supervisor,
-        processes=processes,
+        starter=starter,
         client=backend_client,
         filesystem=filesystem,
         network=network,
         ports=ports,
-        environment=providers.Callable(_backend_environment, settings, environment),
-        output_directory=providers.Callable(_output_directory, settings),
-        ready_timeout_s=settings.provided.ready_timeout_s,
         ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
     )
     enrolment = providers.Singleton(

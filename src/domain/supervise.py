@@ -1,45 +1,29 @@
 """Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
 
-import hashlib
 import logging
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import quote
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .allocate_ports import PortLease, PortPool
 from .backend import ReplicaKey
-from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed, WorkerError
+from .errors import BackendUnavailable, BackendUnhealthy, WorkerError
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
-from .ports.processes import Listening, Process, Processes, ProcessSpec
+from .ports.processes import Process
+from .start_backend import BackendStarter, Launched, is_alive
 from .stop_group import StopLadder
-from .supervision_errors import (
-    BackendDied,
-    BackendNotReady,
-    BackendNotStarted,
-    StoppedDuringStartup,
-    SupervisorClosed,
-)
+from .supervision_errors import StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
 
-_HEALTH_CALL_S = 2.0  # one Health call; the seed's figure
 FREE_S = 5.0  # Free is given this long (N-B33)
-_TAIL_LINES = 20  # of stderr in a reply, as LocalAI shows
-_TAIL_BYTES = 16 * 1024  # and never more than this (N-B30)
-# Polls follow the time already waited: a start is never lengthened by more than 1 %, nor polled faster
-# than every 5 ms or slower than every 100 ms.
-_POLL_SHARE = 0.01
-_POLL_MIN_S = 0.005
-_POLL_MAX_S = 0.1
-_NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
 class RunnableBackend(Protocol):
@@ -78,9 +62,8 @@ class _Entry:
     key: ReplicaKey
     backend: RunnableBackend
     lease: PortLease
-    directory_inode: int
-    stderr: Path
-    process: Process | None = None
+    directory_inode: int = 0
+    spawned: Launched | None = None
     ready: bool = False
     stopping: bool = False
     failure: WorkerError | None = None
@@ -89,24 +72,31 @@ class _Entry:
     stop_over: anyio.Event = field(default_factory=anyio.Event)  # the stop under way has ended, well or not
     survived: WorkerError | None = None  # why the last stop did not end the group
 
+    @property
+    def up(self) -> Process | None:
+        """The process, once it is ready and while it lives."""
+        launched = self.spawned
+        return launched.process if launched and self.ready and is_alive(launched.process) else None
+
+    @property
+    def address(self) -> str:
+        """Where this machine reaches it."""
+        return f"127.0.0.1:{self.lease.port}"
+
 
 @dataclass
 class Supervisor:
-    """Starts, watches and stops the backend processes of this node.
+    """Keeps the table of backend processes of this node: starts, watches and stops them.
 
-    `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
     Use it inside `async with supervisor.running():`, which owns the tasks that watch for deaths and, on
     leaving, makes sure that nothing is left.
     """
 
-    processes: Processes
+    starter: BackendStarter
     client: BackendClient
     filesystem: FileSystem
     network: Network
     ports: PortPool
-    environment: Mapping[str, str]
-    output_directory: Path
-    ready_timeout_s: float = 30.0
     ladder: StopLadder = field(default_factory=StopLadder)
     _table: dict[ReplicaKey, _Entry] = field(default_factory=dict)
     _tasks: TaskGroup | None = None
@@ -136,9 +126,9 @@ class Supervisor:
     def replicas(self) -> tuple[RunningReplica, ...]:
         """Replicas that are up and not being stopped."""
         return tuple(
-            RunningReplica(entry.key, entry.backend.name, entry.lease.port, entry.process.pid)
+            RunningReplica(entry.key, entry.backend.name, entry.lease.port, process.pid)
             for entry in self._table.values()
-            if entry.ready and not entry.stopping and entry.process is not None and _alive(entry.process)
+            if not entry.stopping and (process := entry.up) is not None
         )
 
     def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
@@ -208,7 +198,7 @@ class Supervisor:
         """
         entry = self._table.get(key)
         if entry is not None and entry.ready and not entry.stopping:
-            await self.client.free(_dialled(entry), timeout_s=timeout_s)
+            await self.client.free(entry.address, timeout_s=timeout_s)
 
     async def stop(
         self,
@@ -258,14 +248,16 @@ class Supervisor:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
         lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
-        stderr = self.output_directory / f"{_file_name(key)}.stderr.log"
-        entry = self._table[key] = _Entry(key, backend, lease, 0, stderr)
+        entry = self._table[key] = _Entry(key, backend, lease)
         try:
             try:
-                await self._launch(entry)
+                directory = await self.filesystem.stat(backend.run_file.parent)
+                entry.directory_inode = directory.inode if directory else 0
+                launched = entry.spawned = await self.starter.launch(key, backend.run_file, lease.port)
+                self._tasks.start_soon(self._watch, entry, launched)
             finally:
                 entry.launched.set()
-            await self._until_ready(entry)
+            await self.starter.until_ready(launched, lambda: entry.stopping)
             entry.ready = True
             log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
         except BaseException as error:
@@ -277,76 +269,18 @@ class Supervisor:
             entry.settled.set()
         return lease.port
 
-    async def _launch(self, entry: _Entry) -> None:
-        program = entry.backend.run_file
-        directory = await self.filesystem.stat(program.parent)
-        entry.directory_inode = directory.inode if directory else 0
-        spec = ProcessSpec(
-            program=program,
-            arguments=("--addr", f"0.0.0.0:{entry.lease.port}"),
-            environment={**self.environment, **await self._vulkan_drivers(program.parent)},
-            stdout=entry.stderr.with_name(entry.stderr.name.replace(".stderr.", ".stdout.")),
-            stderr=entry.stderr,
-        )
-        try:
-            # Shielded: a cancelled spawn could leave a process that nobody knows of.
-            with anyio.CancelScope(shield=True):
-                process = entry.process = await self.processes.spawn(spec)
-        except SpawnFailed as error:
-            raise BackendNotStarted(entry.key, error) from error
-        assert self._tasks is not None  # checked by _start
-        self._tasks.start_soon(self._watch, entry, process)
-
-    async def _vulkan_drivers(self, directory: Path) -> dict[str, str]:
-        """Newer backends bring their Vulkan drivers; without these names they run on the CPU (G-F22)."""
-        manifests = directory / "vulkan" / "icd.d"
-        if await self.filesystem.stat(manifests) is None:
-            return {}
-        names = [entry.name for entry in await self.filesystem.list_directory(manifests)]
-        listed = ":".join(str(manifests / name) for name in names if name.endswith(".json"))
-        return {"VK_DRIVER_FILES": listed, "VK_ICD_FILENAMES": listed} if listed else {}
-
-    async def _until_ready(self, entry: _Entry) -> None:
-        """Return when the child lives, the listener on its port is its own, and Health says OK (D6)."""
-        process = entry.process
-        assert process is not None  # set by _launch
-        address = _dialled(entry)
-        began_s = anyio.current_time()
-        last = "nobody listens on its port"
-        with anyio.move_on_after(self.ready_timeout_s):
-            while True:
-                if entry.stopping:
-                    raise StoppedDuringStartup(entry.key)
-                if (ended := process.exit) is not None:
-                    raise BackendDied(entry.key, ended, await self._tail(entry))
-                listening = await process.listening(entry.lease.port)
-                if listening in {Listening.OWN, Listening.UNKNOWN}:
-                    try:
-                        await self.client.health(address, timeout_s=_HEALTH_CALL_S)
-                    except (BackendUnavailable, BackendUnhealthy) as error:
-                        last = str(error)
-                    else:
-                        if _alive(process) and not entry.stopping:
-                            return
-                        continue
-                elif listening is Listening.FOREIGN:
-                    last = f"another program listens on port {entry.lease.port}"
-                waited_s = anyio.current_time() - began_s
-                await anyio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_MIN_S), _POLL_MAX_S))
-        raise BackendNotReady(entry.key, self.ready_timeout_s, last, await self._tail(entry))
-
-    async def _watch(self, entry: _Entry, process: Process) -> None:
+    async def _watch(self, entry: _Entry, launched: Launched) -> None:
         """Report an unexpected death at once and clean up behind it; no restart (D14)."""
-        ended = await process.wait()
+        ended = await launched.process.wait()
         if entry.stopping or not entry.ready:
             return  # a stop or the start itself deals with it
-        tail = (await self._tail(entry)).splitlines()
+        last_words = (await self.starter.last_words(launched)).splitlines()
         log.warning(
             "backend died: replica=%s pid=%d how=%s last_stderr=%r",
             entry.key,
-            process.pid,
+            launched.process.pid,
             ended,
-            tail[-1] if tail else "",
+            last_words[-1] if last_words else "",
         )
         if not entry.stopping:
             await self._clean_up(entry)
@@ -361,9 +295,7 @@ class Supervisor:
             log.error("clean-up failed: replica=%s error=%s", entry.key, error)
 
     async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
-        if not _alive(entry.process) or entry.backend.name not in identity:
-            return False
-        return await self._in_place(entry)
+        return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
     async def _in_place(self, entry: _Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
@@ -371,7 +303,7 @@ class Supervisor:
 
     async def _free(self, entry: _Entry, timeout_s: float) -> str:
         try:
-            await self.client.free(_dialled(entry), timeout_s=timeout_s)
+            await self.client.free(entry.address, timeout_s=timeout_s)
         except (BackendUnavailable, BackendUnhealthy) as error:
             log.debug("free failed: replica=%s error=%s", entry.key, error)
             return str(error)
@@ -380,8 +312,8 @@ class Supervisor:
     async def _end(self, entry: _Entry, ladder: StopLadder) -> None:
         """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
         try:
-            if entry.process is not None:
-                await ladder.descend(entry.key, entry.process)
+            if entry.spawned is not None:
+                await ladder.descend(entry.key, entry.spawned.process)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.
@@ -393,22 +325,3 @@ class Supervisor:
         del self._table[entry.key]
         entry.survived = None
         entry.stop_over.set()
-
-    async def _tail(self, entry: _Entry) -> str:
-        return await self.processes.tail(entry.stderr, lines=_TAIL_LINES, limit_bytes=_TAIL_BYTES)
-
-
-def _alive(process: Process | None) -> bool:
-    return process is not None and process.exit is None
-
-
-def _dialled(entry: _Entry) -> str:
-    return f"127.0.0.1:{entry.lease.port}"
-
-
-def _file_name(key: ReplicaKey) -> str:
-    """A file name for `key`: readable, unique, and short enough for every file system."""
-    name = quote(str(key), safe="#@+ ")
-    if len(name) <= _NAME_CHARACTERS:
-        return name
-    return f"{name[:_NAME_CHARACTERS]}~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"

@@ -17,12 +17,14 @@ from localai_worker.adapters.memory.processes import InMemoryProcesses
 from localai_worker.domain.allocate_ports import NoFreePort, PortPool
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.ports.processes import ProcessExit
+from localai_worker.domain.start_backend import BackendStarter
 from localai_worker.domain.stop_group import StopLadder
 from localai_worker.domain.supervise import Supervisor
 from localai_worker.domain.supervision_errors import (
     BackendDied,
     BackendNotReady,
     BackendNotStarted,
+    GroupSurvived,
     StoppedDuringStartup,
     SupervisorClosed,
 )
@@ -61,14 +63,19 @@ class Node:
     supervisor: Supervisor = field(init=False)
 
     def __post_init__(self) -> None:
+        client = InMemoryBackendClient(self.machine)
         self.supervisor = Supervisor(
-            processes=InMemoryProcesses(self.machine, self.programs),
-            client=InMemoryBackendClient(self.machine),
+            starter=BackendStarter(
+                processes=InMemoryProcesses(self.machine, self.programs),
+                client=client,
+                filesystem=self.filesystem,
+                environment={"PATH": "/bin"},
+                output_directory=Path("/node/logs"),
+            ),
+            client=client,
             filesystem=self.filesystem,
             network=InMemoryNetwork(self.machine),
             ports=self.ports,
-            environment={"PATH": "/bin"},
-            output_directory=Path("/node/logs"),
             ladder=StopLadder(),
         )
         self.install("llama-cpp", FakeProgram(listens_after_s=1))
@@ -292,6 +299,30 @@ async def test_children_that_outlive_their_leader_are_killed_too(node: Node) -> 
     await node.supervisor.start(KEY, forking, frozenset({"forking"}))
     await node.supervisor.stop(KEY)
     assert not node.machine.processes[0].group_alive()
+
+
+async def test_a_process_that_outlives_kill_keeps_its_port_and_is_told(node: Node) -> None:
+    """N-B15: what the kernel holds may still listen; a later stop, once it is let go, ends it."""
+    held = node.install("held", FakeProgram(held_by_kernel=True))
+    port = await node.supervisor.start(KEY, held, frozenset({"held"}))
+    with pytest.raises(GroupSurvived, match="still runs 5 s after SIGKILL; its port stays reserved"):
+        await node.supervisor.stop(KEY)
+    assert port in node.ports.leased
+    node.machine.processes[0].program.held_by_kernel = False
+    await node.supervisor.stop(KEY)
+    assert node.machine.running == ()
+    assert port not in node.ports.leased
+
+
+async def test_a_process_that_never_was_ready_is_not_handed_out_because_it_survived(node: Node) -> None:
+    """N-B15: a start that failed stays failed, also when its process cannot be ended."""
+    mute = node.install("mute", FakeProgram(backend=FakeBackend(health="LOADING"), held_by_kernel=True))
+    with pytest.raises(BackendNotReady):
+        await node.supervisor.start(KEY, mute, frozenset({"mute"}))
+    with pytest.raises(GroupSurvived):
+        await node.supervisor.start(KEY, mute, frozenset({"mute"}))
+    assert node.supervisor.replicas == ()
+    node.machine.processes[0].program.held_by_kernel = False
 
 
 async def test_the_port_stays_taken_until_the_process_is_dead(node: Node) -> None:

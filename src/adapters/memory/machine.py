@@ -20,7 +20,8 @@ class FakeProgram:
     """What a fake run.sh does. Times are seconds after its start; `math.inf` is never.
 
     `backend` is served on the port of `--addr` from `listens_after_s` on. `term_s` is how long the leader
-    takes to obey TERM; `child_outlives` leaves a group member behind that only KILL ends.
+    takes to obey TERM; `child_outlives` leaves a group member behind that only KILL ends;
+    `held_by_kernel` has no signal take effect, as a hung device driver can.
     """
 
     backend: FakeBackend = field(default_factory=FakeBackend)
@@ -30,6 +31,7 @@ class FakeProgram:
     stderr: str = ""
     term_s: float = 0.0
     child_outlives: bool = False
+    held_by_kernel: bool = False
 
 
 @dataclass(eq=False)
@@ -59,6 +61,8 @@ class FakeProcess:
         return ended
 
     def signal_group(self, signal: StopSignal) -> None:
+        if self.program.held_by_kernel:
+            return
         if signal is StopSignal.KILL:
             self._child_killed = True
             self.end(ProcessExit(signal=9))
