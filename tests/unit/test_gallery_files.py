@@ -173,6 +173,11 @@ async def test_a_relative_path_or_a_missing_root_is_unavailable(root: Path) -> N
         await FileGalleryIndexes().read("file://index.yaml", trusted_root=root)
     with pytest.raises(ArtifactUnavailable):
         await FileGalleryIndexes().read(f"file://{root}/outside.yaml", trusted_root=root / "missing")
+    with pytest.raises(ArtifactUnavailable, match="outside of trusted root"):
+        url = f"file://{root}/missing/../outside.yaml"
+        await FileGalleryIndexes().read(url, trusted_root=root / "missing")
+    with pytest.raises(ArtifactUnavailable, match="No such file"):
+        await FileGalleryIndexes().read(f"file://{root}/missing/a.yaml", trusted_root=root / "missing")
 
 
 async def test_an_index_too_large_to_be_one_is_refused(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Gallery indexes in local files: `file://<path>`."""
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,11 @@ class FileGalleryIndexes:
         if not path.is_absolute():
             raise ArtifactUnavailable(url, f"{path} is no absolute path; write {SCHEME}/path/to/index.yaml")
         try:
-            resolved, root = path.resolve(strict=True), trusted_root.resolve()
+            # Not strictly: before the first install there is no trusted root, and outside of it is outside.
+            resolved, root = path.resolve(), trusted_root.resolve()
             if root not in resolved.parents:
                 raise ArtifactUnavailable(url, f"path is outside of trusted root {trusted_root}")
-            if not resolved.is_file():
+            if not stat.S_ISREG(resolved.stat().st_mode):
                 raise ArtifactUnavailable(url, "it is no regular file")
             with resolved.open("rb") as file:
                 content = file.read(self.limit_bytes + 1)
