@@ -173,9 +173,9 @@ async def test_a_relative_path_or_a_missing_root_is_unavailable(root: Path) -> N
         await FileGalleryIndexes().read("file://index.yaml", trusted_root=root)
     with pytest.raises(ArtifactUnavailable):
         await FileGalleryIndexes().read(f"file://{root}/outside.yaml", trusted_root=root / "missing")
+    climbing = f"file://{root}/missing/../outside.yaml"
     with pytest.raises(ArtifactUnavailable, match="outside of trusted root"):
-        url = f"file://{root}/missing/../outside.yaml"
-        await FileGalleryIndexes().read(url, trusted_root=root / "missing")
+        await FileGalleryIndexes().read(climbing, trusted_root=root / "missing")
     with pytest.raises(ArtifactUnavailable, match="No such file"):
         await FileGalleryIndexes().read(f"file://{root}/missing/a.yaml", trusted_root=root / "missing")
 
