@@ -10,6 +10,7 @@ import anyio
 from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten, WorkerError
 from .messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from .node import NodeId
+from .outcome_log import OutcomeLog
 from .ports.filesystem import DiskSpace, FileSystem
 from .ports.frontend import FrontendClient
 from .ports.hardware import Hardware, HardwareProbe
@@ -107,16 +108,26 @@ class Enrolment:
 
     async def _register_again(self) -> None:
         """Register for as long as it takes: a worker that runs does not end because a frontend is away."""
+        old = self.node_id
+        log.error("the frontend has forgotten node %s: registering again", old)
+        outcome = OutcomeLog("registrations", log)
         backoff_s = _FIRST_BACKOFF_S
         while True:
             try:
                 await self._register_once()
             except (FrontendUnavailable, FrontendRefused) as error:
-                log.error("registering again failed: retry_in_s=%g error=%s", backoff_s, error)
+                outcome.failed("registering again failed", error, logging.ERROR)
                 await anyio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
             else:
-                return
+                break
+        outcome.worked()
+        log.warning(
+            "registered again: node=%s before=%s; the frontend has dropped its rows of the models that run "
+            "here, and finds their processes again as it installs them",
+            self.node_id,
+            old,
+        )
 
     async def _register_once(self) -> NodeId:
         self.registered = await self.frontend.register(await self.request())
@@ -160,24 +171,27 @@ class Enrolment:
         and the new id if they differ (H-18). The frontend then has no rows of what runs here; its next
         install of a model finds the process again.
         """
+        outcome = OutcomeLog("heartbeats", log)
         forgotten = 0
         while True:
             try:
                 await self.frontend.heartbeat(self.node_id, await self.heartbeat())
             except NodeForgotten as error:
                 forgotten += 1
-                log.error("heartbeat refused: %s (%d of %d)", error, forgotten, _FORGOTTEN_AFTER)
+                how = f"heartbeat refused ({forgotten} of {_FORGOTTEN_AFTER})"
+                outcome.failed(how, error, logging.WARNING)
             except FrontendRefused as error:
                 forgotten = 0
-                log.error("heartbeat refused: node=%s error=%s", self.node_id, error)
+                outcome.failed("heartbeat refused", error, logging.ERROR)
             except FrontendUnavailable as error:
-                log.warning("heartbeat missed: node=%s error=%s", self.node_id, error)
+                forgotten = 0
+                outcome.failed("heartbeat missed", error, logging.WARNING)
             else:
                 forgotten = 0
+                outcome.worked()
             if forgotten == _FORGOTTEN_AFTER:
                 forgotten = 0
                 old = self.node_id
-                log.error("the frontend has forgotten node %s: registering again", old)
                 await self._register_again()
                 if self.node_id != old:
                     await moved(old, self.node_id)

@@ -348,6 +348,59 @@ async def test_registering_again_is_tried_for_as_long_as_it_takes() -> None:
     assert moves == [enrolment.node_id]
 
 
+async def test_a_forgotten_node_registers_as_it_is_now_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """H-18, S-K02: the figures of the start would have the frontend plan with memory that is taken."""
+    node = Node()
+    node.hardware.reading = Hardware(gpus=(H100,), ram=RAM)
+    enrolment = node.enrolment()
+    old = await enrolment.register()
+    node.hardware.reading = Hardware(gpus=(SILENT, H100), ram=Memory(64 * GIB, 7))
+    node.frontend.answer_next(404, times=3)
+    with anyio.move_on_after(25):
+        await enrolment.beat_forever(no_move)
+    body = node.sent("register")
+    assert (body["total_vram"], body["available_vram"]) == (96 * GIB, 60 * GIB)
+    assert body["available_ram"] == 7
+    assert f"the frontend has forgotten node {old}: registering again" in caplog.text
+    assert "has dropped its rows of the models" in caplog.text
+
+
+@pytest.mark.parametrize("between", [200, 401, 500])
+async def test_any_other_answer_than_404_begins_the_count_anew(between: int) -> None:
+    """H-18: only three in a row mean that the node is forgotten."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    for status in (404, 404, between, 404, 404):
+        node.frontend.answer_next(status)
+    with anyio.move_on_after(55):
+        await enrolment.beat_forever(no_move)
+    assert [call.status for call in node.calls("heartbeat")] == [404, 404, between, 404, 404, 200]
+    assert len(node.calls("register")) == 1
+
+
+async def test_a_token_that_became_wrong_is_told_once_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """H-18: upstream's worker never notices; every ten seconds would hide everything else."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    node.frontend.token = "changed"
+    caplog.set_level(logging.INFO)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enrolment.beat_forever, no_move)
+        await anyio.sleep(3595)
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        node.frontend.token = TOKEN
+        await anyio.sleep(60)
+        tasks.cancel_scope.cancel()
+    assert len(errors) == 1
+    assert "check LOCALAI_REGISTRATION_TOKEN" in errors[0]
+    assert "heartbeats work again after 360 failure(s), 3600 s" in caplog.text
+    assert len(node.calls("register")) == 1
+
+
 async def test_beats_go_on_while_the_frontend_is_away() -> None:
     node = Node()
     enrolment = node.enrolment()
