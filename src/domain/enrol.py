@@ -59,7 +59,8 @@ class NodeProfile:
 class Enrolment:
     """Registers, beats and leaves. One instance per worker; `node_id` is known after `register`.
 
-    `capability` maps a reading of the hardware to LocalAI's capability string.
+    `capability` maps a reading of the hardware to LocalAI's capability string; `busy` tells whether
+    requests are being served here, as far as this machine can see.
     Source: LocalAI core/cli/worker.go, core/cli/workerregistry/client.go.
     """
 
@@ -68,6 +69,7 @@ class Enrolment:
     filesystem: FileSystem
     profile: NodeProfile
     capability: Callable[[Hardware], str]
+    busy: Callable[[], Awaitable[bool]]
     attempts: int = 10
     heartbeat_s: float = 10.0
     drain_s: float = 30.0
@@ -212,18 +214,23 @@ class Enrolment:
     async def drain(self) -> None:
         """Ask for no new work and wait, `drain_s` seconds at most, until nothing is in flight.
 
+        Two must agree on that: the frontend by its rows, which newer ones delete as they drain (S-K15), and
+        this machine by `busy`. A frontend that does not take the drain is not asked for its rows.
+
         A pending node skips it: draining would erase "pending", and the next register would make the node
         healthy without an approval (H-17).
         """
         if self.registered is None or self.registered.status == PENDING:
             return
+        draining = True
         try:
             await self.frontend.drain(self.node_id)
         except (FrontendUnavailable, FrontendRefused) as error:
+            draining = False
             log.warning("drain failed, stopping without it: node=%s error=%s", self.node_id, error)
-            return
+        lists = OutcomeLog("lists of models", log)
         with anyio.move_on_after(self.drain_s) as limit:
-            while await self._in_flight():
+            while (draining and await self._in_flight(lists)) or await self.busy():
                 await anyio.sleep(_DRAIN_POLL_S)
         if limit.cancelled_caught:
             log.warning("requests still in flight after %g s; stopping all the same", self.drain_s)
@@ -242,12 +249,13 @@ class Enrolment:
         else:
             log.info("deregistered: node=%s", self.node_id)
 
-    async def _in_flight(self) -> bool:
+    async def _in_flight(self, outcome: OutcomeLog) -> bool:
         try:
             rows = await self.frontend.loaded_models(self.node_id)
         except (FrontendUnavailable, FrontendRefused) as error:
-            log.warning("cannot ask what is in flight, waiting: error=%s", error)
+            outcome.failed("cannot ask what is in flight, waiting", error, logging.WARNING)
             return True
+        outcome.worked()
         return sum(row.in_flight for row in rows) > 0
 
     async def _read_hardware(self) -> Hardware:

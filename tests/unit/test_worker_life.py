@@ -337,6 +337,37 @@ async def test_it_drains_then_stops_its_backends_then_deregisters(stage: Stage) 
     stage.assert_nothing_is_left()
 
 
+async def test_a_newer_frontend_forgets_its_rows_and_its_requests_are_answered_all_the_same(
+    stage: Stage,
+) -> None:
+    """H-30, S-K15: the rows go with the drain; clients of the backends' ports tell what is in flight."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        (replica,) = stage.worker.supervisor.replicas
+        stage.registry.put_model(stage.node_id, LoadedModel(model_name="qwen", in_flight=1))
+        stage.machine.connections = {replica.port: 1, replica.port + 1: 7}
+        stage.worker.stop_requested.set()
+        await anyio.sleep(10)
+        assert stage.registry.row(stage.node_id).models == {}
+        assert len(stage.machine.running) == 1
+        stage.machine.connections[replica.port] = 0
+        await anyio.sleep(2)
+        assert not stage.machine.running
+    stage.assert_nothing_is_left()
+
+
+async def test_where_connections_cannot_be_counted_the_frontends_rows_decide(stage: Stage) -> None:
+    stage.machine.connections = None
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        began_s = anyio.current_time()
+        stage.worker.stop_requested.set()
+    assert anyio.current_time() - began_s < 1
+    stage.assert_nothing_is_left()
+
+
 async def test_requests_that_never_end_are_waited_for_half_a_minute(stage: Stage) -> None:
     stage.registry.generation = "seed"
     async with anyio.create_task_group() as tasks:
