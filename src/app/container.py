@@ -266,6 +266,7 @@ class Container(containers.DeclarativeContainer):
         filesystem=filesystem,
         profile=providers.Callable(_profile, settings),
         capability=capability_of,
+        busy=supervisor.provided.busy,
         heartbeat_s=settings.provided.heartbeat_interval_s,
     )
     deletion = providers.Singleton(

@@ -10,6 +10,7 @@ import anyio
 from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten, WorkerError
 from .messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from .node import NodeId
+from .outcome_log import OutcomeLog
 from .ports.filesystem import DiskSpace, FileSystem
 from .ports.frontend import FrontendClient
 from .ports.hardware import Hardware, HardwareProbe
@@ -58,7 +59,8 @@ class NodeProfile:
 class Enrolment:
     """Registers, beats and leaves. One instance per worker; `node_id` is known after `register`.
 
-    `capability` maps a reading of the hardware to LocalAI's capability string.
+    `capability` maps a reading of the hardware to LocalAI's capability string; `busy` tells whether
+    requests are being served here, as far as this machine can see.
     Source: LocalAI core/cli/worker.go, core/cli/workerregistry/client.go.
     """
 
@@ -67,6 +69,7 @@ class Enrolment:
     filesystem: FileSystem
     profile: NodeProfile
     capability: Callable[[Hardware], str]
+    busy: Callable[[], Awaitable[bool]]
     attempts: int = 10
     heartbeat_s: float = 10.0
     drain_s: float = 30.0
@@ -107,16 +110,26 @@ class Enrolment:
 
     async def _register_again(self) -> None:
         """Register for as long as it takes: a worker that runs does not end because a frontend is away."""
+        old = self.node_id
+        log.error("the frontend has forgotten node %s: registering again", old)
+        outcome = OutcomeLog("registrations", log)
         backoff_s = _FIRST_BACKOFF_S
         while True:
             try:
                 await self._register_once()
             except (FrontendUnavailable, FrontendRefused) as error:
-                log.error("registering again failed: retry_in_s=%g error=%s", backoff_s, error)
+                outcome.failed("registering again failed", error, logging.ERROR)
                 await anyio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
             else:
-                return
+                break
+        outcome.worked()
+        log.warning(
+            "registered again: node=%s before=%s; the frontend has dropped its rows of the models that run "
+            "here, and finds their processes again as it installs them",
+            self.node_id,
+            old,
+        )
 
     async def _register_once(self) -> NodeId:
         self.registered = await self.frontend.register(await self.request())
@@ -160,24 +173,27 @@ class Enrolment:
         and the new id if they differ (H-18). The frontend then has no rows of what runs here; its next
         install of a model finds the process again.
         """
+        outcome = OutcomeLog("heartbeats", log)
         forgotten = 0
         while True:
             try:
                 await self.frontend.heartbeat(self.node_id, await self.heartbeat())
             except NodeForgotten as error:
                 forgotten += 1
-                log.error("heartbeat refused: %s (%d of %d)", error, forgotten, _FORGOTTEN_AFTER)
+                how = f"heartbeat refused ({forgotten} of {_FORGOTTEN_AFTER})"
+                outcome.failed(how, error, logging.WARNING)
             except FrontendRefused as error:
                 forgotten = 0
-                log.error("heartbeat refused: node=%s error=%s", self.node_id, error)
+                outcome.failed("heartbeat refused", error, logging.ERROR)
             except FrontendUnavailable as error:
-                log.warning("heartbeat missed: node=%s error=%s", self.node_id, error)
+                forgotten = 0
+                outcome.failed("heartbeat missed", error, logging.WARNING)
             else:
                 forgotten = 0
+                outcome.worked()
             if forgotten == _FORGOTTEN_AFTER:
                 forgotten = 0
                 old = self.node_id
-                log.error("the frontend has forgotten node %s: registering again", old)
                 await self._register_again()
                 if self.node_id != old:
                     await moved(old, self.node_id)
@@ -198,18 +214,23 @@ class Enrolment:
     async def drain(self) -> None:
         """Ask for no new work and wait, `drain_s` seconds at most, until nothing is in flight.
 
+        Two must agree on that: the frontend by its rows, which newer ones delete as they drain (S-K15), and
+        this machine by `busy`. A frontend that does not take the drain is not asked for its rows.
+
         A pending node skips it: draining would erase "pending", and the next register would make the node
         healthy without an approval (H-17).
         """
         if self.registered is None or self.registered.status == PENDING:
             return
+        draining = True
         try:
             await self.frontend.drain(self.node_id)
         except (FrontendUnavailable, FrontendRefused) as error:
+            draining = False
             log.warning("drain failed, stopping without it: node=%s error=%s", self.node_id, error)
-            return
+        lists = OutcomeLog("lists of models", log)
         with anyio.move_on_after(self.drain_s) as limit:
-            while await self._in_flight():
+            while (draining and await self._in_flight(lists)) or await self.busy():
                 await anyio.sleep(_DRAIN_POLL_S)
         if limit.cancelled_caught:
             log.warning("requests still in flight after %g s; stopping all the same", self.drain_s)
@@ -228,12 +249,13 @@ class Enrolment:
         else:
             log.info("deregistered: node=%s", self.node_id)
 
-    async def _in_flight(self) -> bool:
+    async def _in_flight(self, outcome: OutcomeLog) -> bool:
         try:
             rows = await self.frontend.loaded_models(self.node_id)
         except (FrontendUnavailable, FrontendRefused) as error:
-            log.warning("cannot ask what is in flight, waiting: error=%s", error)
+            outcome.failed("cannot ask what is in flight, waiting", error, logging.WARNING)
             return True
+        outcome.worked()
         return sum(row.in_flight for row in rows) > 0
 
     async def _read_hardware(self) -> Hardware:

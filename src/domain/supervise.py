@@ -131,6 +131,15 @@ class Supervisor:
             if not entry.stopping and (process := entry.up) is not None
         )
 
+    async def busy(self) -> bool:
+        """Whether a client is connected to a replica that is up; False where the machine cannot tell.
+
+        Frontends open a connection for every call, so one means a request in flight; a client that keeps
+        an idle one looks the same.
+        """
+        ports = frozenset(replica.port for replica in self.replicas)
+        return bool(ports) and bool(await self.network.connections(ports))
+
     def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
         """Keys in the table that `identifier` means: an exact key, a model id with all its replicas, or a
         backend (`identity`: the names it goes by).

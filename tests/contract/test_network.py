@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -25,6 +26,9 @@ class Place(Protocol):
     def listen(self, port: int) -> Callable[[], None]:
         """Take `port`; the result lets go of it."""
 
+    def connect(self, port: int) -> Callable[[], None]:
+        """Connect a client to `port`, which somebody listens on; the result disconnects it."""
+
 
 class InMemoryPlace:
     def __init__(self) -> None:
@@ -35,6 +39,16 @@ class InMemoryPlace:
         self.machine.strangers[port] = FakeBackend()
         return lambda: self.machine.strangers.clear()
 
+    def connect(self, port: int) -> Callable[[], None]:
+        connections = self.machine.connections
+        assert connections is not None
+        connections[port] = connections.get(port, 0) + 1
+
+        def disconnect() -> None:
+            connections[port] -= 1
+
+        return disconnect
+
 
 class RealPlace:
     def __init__(self, stack: ExitStack) -> None:
@@ -44,6 +58,9 @@ class RealPlace:
     def listen(self, port: int) -> Callable[[], None]:
         listener = self.stack.enter_context(socket.create_server(("127.0.0.1", port)))
         return listener.close
+
+    def connect(self, port: int) -> Callable[[], None]:
+        return self.stack.enter_context(socket.create_connection(("127.0.0.1", port))).close
 
 
 @pytest.fixture(params=["memory", "local"])
@@ -70,6 +87,32 @@ def test_a_port_is_taken_while_somebody_listens_and_free_afterwards(place: Place
 @pytest.mark.parametrize("port", [-1, 0, 65536, 2**40])
 def test_what_is_no_port_cannot_be_listened_on(place: Place, port: int) -> None:
     assert not place.network.can_listen(port)
+
+
+async def test_a_port_has_the_connections_of_its_clients_until_they_close(place: Place) -> None:
+    """H-30: what a worker knows of requests in flight without asking the frontend."""
+    port = free_port()
+    place.listen(port)
+    assert await place.network.connections([port]) == 0
+    first, second = place.connect(port), place.connect(port)
+    assert await place.network.connections([port]) == 2
+    first()
+    assert await place.network.connections([port]) == 1
+    second()
+    assert await place.network.connections([port]) == 0
+
+
+async def test_only_the_ports_that_are_asked_about_count_and_each_of_them_once(place: Place) -> None:
+    ports: list[int] = []
+    while len(ports) < 3:
+        if (port := free_port()) not in ports:
+            ports.append(port)
+            place.listen(port)
+            place.connect(port)
+    assert await place.network.connections(ports) == 3
+    assert await place.network.connections([ports[0], ports[2], ports[0]]) == 2
+    assert await place.network.connections({free_port()}) == 0
+    assert await place.network.connections(()) == 0
 
 
 @given(st.integers(min_value=1024, max_value=65535), st.integers(min_value=1024, max_value=65535))
@@ -131,3 +174,43 @@ def test_connections_in_time_wait_do_not_take_the_port() -> None:
     with socket.socket() as naive, pytest.raises(OSError, match="in use"):
         naive.bind(("0.0.0.0", port))  # so there is something that could mislead us
     assert LocalNetwork().can_listen(port)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_a_connection_is_seen_on_both_families(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    port = free_port()
+    with socket.socket(family) as listener, socket.socket(family) as client:
+        try:
+            listener.bind((address, port))
+        except OSError as error:
+            pytest.skip(f"this machine has no {address}: {error}")
+        listener.listen()
+        client.connect((address, port))
+        assert await LocalNetwork().connections([port]) == 1  # even before anybody accepts it
+        assert await LocalNetwork().connections([client.getsockname()[1]]) == 1  # the other end's own port
+        accepted, _ = listener.accept()
+        accepted.close()
+        assert await LocalNetwork().connections([port]) == 0
+
+
+async def test_a_machine_without_socket_tables_cannot_tell(tmp_path: Path) -> None:
+    assert await LocalNetwork(tmp_path).connections([50051]) is None
+    assert await InMemoryNetwork(InMemoryMachine(connections=None)).connections([50051]) is None
+
+
+async def test_a_machine_without_ipv6_tells_of_ipv4(tmp_path: Path) -> None:
+    head = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    )
+    line = (
+        "   0: 0100007F:C383 0100007F:{:04X} {} 00000000:00000000 00:00000000 00000000  1000        0 77 1\n"
+    )
+    rows = [
+        line.format(40000, "01"),
+        line.format(40001, "01"),
+        line.format(40002, "08"),
+        line.format(0, "0A"),
+    ]
+    (tmp_path / "tcp").write_text(head + "".join(rows))
+    assert await LocalNetwork(tmp_path).connections([50051]) == 2

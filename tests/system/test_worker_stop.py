@@ -79,6 +79,22 @@ async def test_a_second_signal_ends_the_wait_for_requests_in_flight(cluster: Loc
     assert node.endpoints[-2:] == ["deregister", "drain"]
 
 
+async def test_a_client_of_a_backend_is_waited_for(cluster: LocalCluster) -> None:
+    """H-30, S-K15: this frontend drops its rows as it drains, so only the node knows of the request."""
+    node = await start_node(cluster, "asked")
+    tiny_backends.healthy(node.backends, "tiny")
+    host, _, port = (await node.install("tiny")).rpartition(":")
+    async with await anyio.connect_tcp(host, int(port)):
+        node.worker.stopping = True
+        node.worker.process.send_signal(signal.SIGTERM)
+        await until(lambda: node.endpoints.count("models") >= 3)
+        assert node.worker.process.returncode is None
+        assert not node.said("backend stopped")
+    assert await exit_code(node.worker) == 0
+    assert node.said("backend stopped: replica=tiny#0")
+    assert not node.said("still in flight")
+
+
 async def test_a_backend_that_is_starting_is_ended_and_its_install_answered(cluster: LocalCluster) -> None:
     """G-W19: the frontend hears why, it does not wait out its timeout."""
     node = await start_node(cluster, "abrupt")

@@ -54,6 +54,10 @@ class Node:
     filesystem: InMemoryFileSystem = field(default_factory=lambda: InMemoryFileSystem(capacity_bytes=GIB))
     profile: dict[str, Any] = field(default_factory=dict)
     token: str = TOKEN
+    clients: int = 0
+
+    async def busy(self) -> bool:
+        return self.clients > 0
 
     def enrolment(self) -> Enrolment:
         return Enrolment(
@@ -68,6 +72,7 @@ class Node:
                 **self.profile,
             ),
             capability=lambda hardware: f"{hardware.vendor or 'no'}-gpu",
+            busy=self.busy,
         )
 
     def calls(self, endpoint: str = "") -> list[FrontendCall]:
@@ -348,6 +353,59 @@ async def test_registering_again_is_tried_for_as_long_as_it_takes() -> None:
     assert moves == [enrolment.node_id]
 
 
+async def test_a_forgotten_node_registers_as_it_is_now_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """H-18, S-K02: the figures of the start would have the frontend plan with memory that is taken."""
+    node = Node()
+    node.hardware.reading = Hardware(gpus=(H100,), ram=RAM)
+    enrolment = node.enrolment()
+    old = await enrolment.register()
+    node.hardware.reading = Hardware(gpus=(SILENT, H100), ram=Memory(64 * GIB, 7))
+    node.frontend.answer_next(404, times=3)
+    with anyio.move_on_after(25):
+        await enrolment.beat_forever(no_move)
+    body = node.sent("register")
+    assert (body["total_vram"], body["available_vram"]) == (96 * GIB, 60 * GIB)
+    assert body["available_ram"] == 7
+    assert f"the frontend has forgotten node {old}: registering again" in caplog.text
+    assert "has dropped its rows of the models" in caplog.text
+
+
+@pytest.mark.parametrize("between", [200, 401, 500])
+async def test_any_other_answer_than_404_begins_the_count_anew(between: int) -> None:
+    """H-18: only three in a row mean that the node is forgotten."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    for status in (404, 404, between, 404, 404):
+        node.frontend.answer_next(status)
+    with anyio.move_on_after(55):
+        await enrolment.beat_forever(no_move)
+    assert [call.status for call in node.calls("heartbeat")] == [404, 404, between, 404, 404, 200]
+    assert len(node.calls("register")) == 1
+
+
+async def test_a_token_that_became_wrong_is_told_once_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """H-18: upstream's worker never notices; every ten seconds would hide everything else."""
+    node = Node()
+    enrolment = node.enrolment()
+    await enrolment.register()
+    node.frontend.token = "changed"
+    caplog.set_level(logging.INFO)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(enrolment.beat_forever, no_move)
+        await anyio.sleep(3595)
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        node.frontend.token = TOKEN
+        await anyio.sleep(60)
+        tasks.cancel_scope.cancel()
+    assert len(errors) == 1
+    assert "check LOCALAI_REGISTRATION_TOKEN" in errors[0]
+    assert "heartbeats work again after 360 failure(s), 3600 s" in caplog.text
+    assert len(node.calls("register")) == 1
+
+
 async def test_beats_go_on_while_the_frontend_is_away() -> None:
     node = Node()
     enrolment = node.enrolment()
@@ -467,6 +525,73 @@ async def test_an_answer_that_is_no_list_is_not_taken_for_nothing_in_flight(stat
     await enrolment.drain()
     assert anyio.current_time() == pytest.approx(3)
     assert [call.status for call in node.calls("models")] == [status] * 3 + [200]
+
+
+@pytest.mark.parametrize("generation", ["seed", "newer"])
+async def test_clients_of_this_node_are_waited_for_whatever_the_frontend_counts(
+    generation: Generation,
+) -> None:
+    """H-30, S-K15: a newer frontend deletes the rows that it drains, and the list is empty at once."""
+    node = Node(InMemoryFrontend(token=TOKEN, generation=generation), clients=1)
+    enrolment = await registered(node)
+    node.frontend.put_model(node.row.id, BUSY)
+
+    async def finish() -> None:
+        await anyio.sleep(3.5)
+        node.frontend.add_in_flight(node.row.id, "qwen", -1)
+        await anyio.sleep(4)
+        node.clients = 0
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(finish)
+        await enrolment.drain()
+    assert anyio.current_time() == pytest.approx(8)
+
+
+async def test_the_frontends_count_is_waited_for_when_no_client_is_connected_any_more() -> None:
+    """H-30: both must agree that nothing is in flight."""
+    node = seed_node()
+    node.clients = 1
+    enrolment = await registered(node)
+    node.frontend.put_model(node.row.id, BUSY)
+
+    async def finish() -> None:
+        await anyio.sleep(2.5)
+        node.clients = 0
+        await anyio.sleep(4)
+        node.frontend.add_in_flight(node.row.id, "qwen", -1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(finish)
+        await enrolment.drain()
+    assert anyio.current_time() == pytest.approx(7)
+
+
+async def test_a_client_that_never_leaves_is_waited_for_until_the_time_is_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """S-K15: an idle connection looks like a request."""
+    node = Node(clients=1)
+    await (await registered(node)).drain()
+    assert anyio.current_time() == pytest.approx(30)
+    assert "still in flight after 30 s" in caplog.text
+
+
+async def test_clients_are_waited_for_when_the_frontend_does_not_take_the_drain() -> None:
+    """H-30: another frontend may be in the middle of a request."""
+    node = Node(clients=1)
+    enrolment = await registered(node)
+    node.frontend.offline = True
+
+    async def finish() -> None:
+        await anyio.sleep(4.5)
+        node.clients = 0
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(finish)
+        await enrolment.drain()
+    assert anyio.current_time() == pytest.approx(5)
+    assert not node.calls("models")
 
 
 async def test_a_frontend_that_refuses_the_token_for_the_list_is_waited_for() -> None:

@@ -261,6 +261,43 @@ async def test_a_node_that_was_forgotten_takes_commands_under_its_new_id(stage: 
     stage.assert_nothing_is_left()
 
 
+async def test_a_node_that_moves_is_heard_under_both_ids_before_it_leaves_the_old_one(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S-K02: whichever id a frontend uses at that moment, somebody listens."""
+    answers: list[object] = []
+    leave = stage.worker.control.leave
+
+    async def ask_both_and_leave(old: NodeId) -> None:
+        for node_id in (old, stage.node_id):
+            answers.append((node_id, await stage.frontend.list_backends(node_id)))
+        await leave(old)
+
+    monkeypatch.setattr(stage.worker.control, "leave", ask_both_and_leave)
+    async with anyio.create_task_group() as tasks:
+        old = await tasks.start(stage.worker.run)
+        stage.registry.admin_delete(old)
+        await anyio.sleep(35)
+        assert answers == [(old, ()), (stage.node_id, ())]
+        stage.worker.stop_requested.set()
+
+
+async def test_heartbeats_go_on_while_the_bus_is_away(stage: Stage) -> None:
+    """S-K23, N-B23: models on the node still answer, so the frontend must not take it for lost."""
+    async with anyio.create_task_group() as tasks:
+        node_id = await tasks.start(stage.worker.run)
+        await anyio.sleep(1)
+        stage.broker.offline = True
+        for _ in range(8):
+            await anyio.sleep(15)
+            stage.registry.monitor(stage.registry.clock.now())
+            assert stage.registry.row(node_id).status == "healthy"
+        stage.broker.offline = False
+        assert await stage.frontend.list_backends(node_id) == ()
+        stage.worker.stop_requested.set()
+    assert stage.endpoints.count("register") == 1
+
+
 async def test_a_bus_that_gives_up_ends_it_with_the_reason(stage: Stage) -> None:
     """N-B28: a worker that can hear nothing any more does not live on as if all were well."""
     async with anyio.create_task_group() as tasks:
@@ -297,6 +334,37 @@ async def test_it_drains_then_stops_its_backends_then_deregisters(stage: Stage) 
     ]
     assert anyio.current_time() - began_s <= 12
     assert stage.machine.processes[0].backend.freed == 1
+    stage.assert_nothing_is_left()
+
+
+async def test_a_newer_frontend_forgets_its_rows_and_its_requests_are_answered_all_the_same(
+    stage: Stage,
+) -> None:
+    """H-30, S-K15: the rows go with the drain; clients of the backends' ports tell what is in flight."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        (replica,) = stage.worker.supervisor.replicas
+        stage.registry.put_model(stage.node_id, LoadedModel(model_name="qwen", in_flight=1))
+        stage.machine.connections = {replica.port: 1, replica.port + 1: 7}
+        stage.worker.stop_requested.set()
+        await anyio.sleep(10)
+        assert stage.registry.row(stage.node_id).models == {}
+        assert len(stage.machine.running) == 1
+        stage.machine.connections[replica.port] = 0
+        await anyio.sleep(2)
+        assert not stage.machine.running
+    stage.assert_nothing_is_left()
+
+
+async def test_where_connections_cannot_be_counted_the_frontends_rows_decide(stage: Stage) -> None:
+    stage.machine.connections = None
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        began_s = anyio.current_time()
+        stage.worker.stop_requested.set()
+    assert anyio.current_time() - began_s < 1
     stage.assert_nothing_is_left()
 
 

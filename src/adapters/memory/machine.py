@@ -106,11 +106,13 @@ class InMemoryMachine:
     """Processes and listeners that the in-memory adapters share.
 
     `strangers` are listeners of other programs: port to the backend that answers there (a test steals a
-    port here).
+    port here). `connections` counts clients by the port they are connected to; None plays a machine that
+    cannot tell.
     """
 
     processes: list[FakeProcess] = field(default_factory=list)
     strangers: dict[int, FakeBackend] = field(default_factory=dict)
+    connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:

@@ -1,7 +1,9 @@
 """The ports of a machine in memory."""
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
+
+from anyio.lowlevel import checkpoint
 
 from .machine import InMemoryMachine
 
@@ -15,3 +17,8 @@ class InMemoryNetwork:
 
     def can_listen(self, port: int) -> bool:
         return 0 < port < 65536 and port not in self.reserved and self.machine.listener(port) is None
+
+    async def connections(self, ports: Collection[int]) -> int | None:
+        await checkpoint()
+        connections = self.machine.connections
+        return None if connections is None else sum(connections.get(port, 0) for port in set(ports))

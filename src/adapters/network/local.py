@@ -1,7 +1,14 @@
-"""The TCP ports of this machine, by trying to bind them."""
+"""The TCP ports of this machine, by trying to bind them and by the kernel's tables."""
 
 import errno
 import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyio import to_thread
+
+from .socket_tables import established
 
 # Somebody has the port, or the system keeps it.
 _REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EPERM}
@@ -9,18 +16,26 @@ _REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EPERM}
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 
+@dataclass(frozen=True)
 class LocalNetwork:
     """A `Network` that binds the wildcard addresses of IPv4 and IPv6 in turn, as a server would.
 
     SO_REUSEADDR, which servers set: without it a port looks taken for the minute that connections of
     its last owner rest in TIME_WAIT. On Linux it never lets us beside a socket that listens.
     No SO_REUSEPORT: with it we could share the port of any listener that has it, as gRPC servers do.
+    `socket_tables` is the directory of the kernel's tables.
     """
+
+    socket_tables: Path = Path("/proc/net")
 
     def can_listen(self, port: int) -> bool:
         if not 0 < port < 65536:
             return False
         return _can_bind(socket.AF_INET, "0.0.0.0", port) and _can_bind(socket.AF_INET6, "::", port)
+
+    async def connections(self, ports: Collection[int]) -> int | None:
+        # In a thread: a busy machine has a hundred thousand lines.
+        return await to_thread.run_sync(established, self.socket_tables, frozenset(ports))
 
 
 def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
