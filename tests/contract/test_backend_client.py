@@ -80,6 +80,18 @@ class GrpcServer:
             await anyio.sleep_forever()
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """One loop for the module: grpcio delivers what is left of a call to loops that are closed by then."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def loop_of_the_module(anyio_backend: str) -> AsyncIterator[None]:
+    yield
+    await anyio.wait_all_tasks_blocked()
+
+
 @dataclass
 class Stage:
     """A way to put a backend somewhere and a client that reaches it."""

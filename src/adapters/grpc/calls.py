@@ -27,6 +27,9 @@ _OPTIONS = (
 )
 
 
+_CLOSE_S = 2.0
+
+
 class _Message(Protocol):
     def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's name
 
@@ -67,7 +70,9 @@ async def _channel(address: str) -> AsyncIterator[grpc.aio.Channel]:
     try:
         yield channel
     finally:
-        await channel.close()
+        # Shielded: a cancelled call would leave its connection and its timers behind.
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            await channel.close()
 
 
 async def health(address: str, token: str, *, timeout_s: float) -> bytes:
