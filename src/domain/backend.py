@@ -6,9 +6,6 @@ from typing import NewType, Self
 
 from .errors import WorkerError
 
-ModelId = NewType("ModelId", str)
-"""A model as the frontend tracks it; any text but the empty one, `/` and `#` included."""
-
 BackendName = NewType("BackendName", str)
 """A backend name that is safe as one path component; made by `parse_backend_name` only."""
 

@@ -16,7 +16,6 @@ from ...domain.ports.clock import Clock
 from .frontend_nodes import Generation, NodeRow, NodeStatus
 from .loop_clock import LoopClock
 
-MONITOR_INTERVAL_S = 15.0
 STALE_AFTER = timedelta(seconds=60)
 
 _NAME_BYTES = 255
@@ -115,7 +114,7 @@ class NodeRegistry:
         self._deleted[row.name] = self._deleted.get(row.name, 0) + 1
 
     def monitor(self, now: datetime) -> None:
-        """One pass of the health monitor, due every `MONITOR_INTERVAL_S` seconds.
+        """One pass of the health monitor, due every 15 seconds.
 
         A draining node is left alone. A node silent for longer than `STALE_AFTER` goes offline and loses
         its rows, a pending one too; an offline or unhealthy one that is heard again becomes healthy.
