@@ -1,6 +1,7 @@
 """What is packed is what is there, everything imported is declared, and no file is tied to one place."""
 
 import ast
+import gc
 import re
 import subprocess
 import sys
@@ -62,9 +63,24 @@ def runtime_imports() -> dict[str, set[str]]:
     """Every top-level module that a module of ours imports, with the files that do."""
     found: dict[str, set[str]] = {}
     for path in SOURCE.rglob("*.py"):
-        for name in imported_by(ast.parse(path.read_text(encoding="utf-8"))):
+        for name in imported_by(parsed(path)):
             found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     return found
+
+
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a module.
+
+    Up to CPython 3.11.7 and 3.12.1 a collection in the middle of `ast.parse` whose finalizers let anybody else
+    parse makes the outer one fail: "AST constructor recursion depth mismatch" (python/cpython#106905).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def imported_by(tree: ast.AST) -> Iterator[str]:
