@@ -30,9 +30,10 @@ check: $(READY)  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fmt: $(READY)  ## format the code and fix what ruff can fix
+fmt: $(READY)  ## format the code, fix what ruff can fix, bring the compatibility table in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.compatibility
 
 bench: $(READY)  ## run every benchmark and rewrite the tables in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.run_all

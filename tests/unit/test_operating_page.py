@@ -8,6 +8,7 @@ from pathlib import Path
 from localai_worker.app.option_table import BY_FIELD, OPTIONS
 from localai_worker.app.options import Kind, Option
 from localai_worker.app.settings import Settings
+from tests.syntax import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "operating.md"
@@ -57,7 +58,7 @@ def used_settings() -> set[str]:
     """Fields of the settings that the parts of a worker are built from."""
     used = set()
     for module in ("container.py", "memory_container.py", "startup.py"):
-        tree = ast.parse((ROOT / "src" / "app" / module).read_text(encoding="utf-8"))
+        tree = parsed(ROOT / "src" / "app" / module)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {
                 "settings",

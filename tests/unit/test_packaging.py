@@ -1,7 +1,6 @@
 """What is packed is what is there, everything imported is declared, and no file is tied to one place."""
 
 import ast
-import gc
 import re
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.syntax import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
@@ -66,21 +67,6 @@ def runtime_imports() -> dict[str, set[str]]:
         for name in imported_by(parsed(path)):
             found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     return found
-
-
-def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a module.
-
-    Up to CPython 3.11.7 and 3.12.1 a collection in the middle of `ast.parse` whose finalizers let anybody else
-    parse makes the outer one fail: "AST constructor recursion depth mismatch" (python/cpython#106905).
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    finally:
-        if collects:
-            gc.enable()
 
 
 def imported_by(tree: ast.AST) -> Iterator[str]:

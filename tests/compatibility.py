@@ -1,0 +1,98 @@
+"""The table of docs/compatibility.md and the tests whose docstrings name its rows.
+
+`python -m tests.compatibility` (part of `make fmt`) puts the rows in order, names their tests, and adds a line
+with question marks for every row that a test names and the page lacks: what it says is for a person to write.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+from tests.syntax import parsed
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "compatibility.md"
+COLUMNS = ("row", "what it says", "seed", "newer", "tests", "ours")
+STATES = {"fault", "right", "absent"}
+
+# A sheet's letter and a row of one of its tables, or the upstream commit that names the row.
+_ROW = re.compile(r"\b[NHGS]-(?:[A-Z]*\d+|[0-9a-f]{9})\b")
+TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
+
+
+def docstrings_in(path: Path) -> dict[str, str]:
+    """Docstring by the name pytest gives a test, for every test function of a file."""
+    found = {}
+    file = path.relative_to(ROOT).as_posix()
+    for node in parsed(path).body:
+        prefix, members = (f"{node.name}::", node.body) if isinstance(node, ast.ClassDef) else ("", [node])
+        for member in members:
+            if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and member.name.startswith("test_"):
+                found[f"{file}::{prefix}{member.name}"] = ast.get_docstring(member) or ""
+    return found
+
+
+@cache
+def all_tests() -> dict[str, str]:
+    return {
+        name: text
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name, text in docstrings_in(path).items()
+    }
+
+
+def covered() -> dict[str, set[str]]:
+    """Tests by the row their docstring names."""
+    rows = defaultdict[str, set[str]](set)
+    for test, docstring in all_tests().items():
+        for row in _ROW.findall(docstring):
+            rows[row].add(test)
+    return rows
+
+
+@cache
+def page_rows() -> tuple[tuple[str, ...], ...]:
+    """The cells of every line of the page's first table, without its head."""
+    _, table, _ = split(PAGE.read_text(encoding="utf-8").splitlines())
+    return tuple(tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in table)
+
+
+def split(lines: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """The lines of the page up to its first row, those rows, and what follows."""
+    start = lines.index("| " + " | ".join(COLUMNS) + " |") + 2
+    end = next(number for number in range(start, len(lines)) if not lines[number].startswith("|"))
+    return lines[:start], lines[start:end], lines[end:]
+
+
+def natural(row: str) -> tuple[str, str, int, str]:
+    match = re.fullmatch(r"([NHGS])-([A-Z]*)(\d*)([0-9a-f]*)", row)
+    assert match, row
+    letter, table, number, rest = match.groups()
+    return (letter, table, len(rest) > 0, f"{int(number or 0):012d}{rest}")
+
+
+@cache
+def page_by_row() -> dict[str, tuple[str, ...]]:
+    return {cells[0]: cells for cells in page_rows()}
+
+
+def tests_cell(row: str) -> str:
+    """The tests of `row` as the page lists them."""
+    return "<br>".join(f"`{test}`" for test in sorted(covered()[row]))
+
+
+def rewrite() -> None:
+    """Bring the table in order; of two lines for one row (a merge) the last one stays."""
+    head, _, rest = split(PAGE.read_text(encoding="utf-8").splitlines())
+    told = {cells[0]: cells for cells in page_rows() if len(cells) == len(COLUMNS)}
+    table = []
+    for row in sorted(covered(), key=natural):
+        _, says, seed, newer, _, ours = told.get(row, (row, "?", "?", "?", "", "?"))
+        table.append("| " + " | ".join((row, says, seed, newer, tests_cell(row), ours)) + " |")
+    PAGE.write_text("\n".join([*head, *table, *rest, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()
