@@ -1,6 +1,6 @@
 """The table of docs/compatibility.md and the tests whose docstrings name its rows.
 
-`python -m tests.compatibility` (part of `make fmt`) puts the rows in order, names their tests, and adds a line
+`python -m tests.compatibility` (part of `make fmt`) puts rows in order, names their tests, and adds a line
 with question marks for every row that a test names and the page lacks: what it says is for a person to write.
 """
 
