@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.backend_logs import BackendLogs
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
@@ -240,6 +241,7 @@ class Container(containers.DeclarativeContainer):
         galleries=galleries,
         clock=clock,
     )
+    logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
     starter = providers.Singleton(
         BackendStarter,

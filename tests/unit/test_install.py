@@ -32,7 +32,7 @@ from localai_worker.domain.install import (
     RunFileMissing,
 )
 from localai_worker.domain.installed import InstalledBackend, InstalledBackends
-from localai_worker.domain.ports.artifacts import FetchedArtifact
+from localai_worker.domain.ports.artifacts import ArtifactEstimate, FetchedArtifact
 
 GOLDEN = Path(__file__).parents[1] / "golden/backends"
 GOLDEN_DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -64,15 +64,18 @@ class Source:
     failure: WorkerError | None = None
     digest: str | None = None
 
-    async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
+    async def fetch(self, uri: str, into: Path, **options: Any) -> FetchedArtifact:
         self.fetched.append(uri)
         self.into.append(into)
-        got = await self.payloads.fetch(uri, into)
+        got = await self.payloads.fetch(uri, into, **options)
         if self.gate is not None:
             await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         return got if self.digest is None else FetchedArtifact(self.digest, got.size_bytes)
+
+    async def describe(self, uri: str) -> ArtifactEstimate:
+        return await self.payloads.describe(uri)
 
 
 class Node:
@@ -443,7 +446,7 @@ async def test_a_program_that_is_a_link_out_of_the_payload_is_refused(small: Nod
     """G-W6: what is installed is what runs."""
 
     class Linked(InMemoryArtifacts):
-        async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
+        async def fetch(self, uri: str, into: Path, **options: Any) -> FetchedArtifact:
             small.filesystem.put(Path("/bin/evil"), b"")
             small.filesystem.link(into / "run.sh", Path("/bin/evil"))
             return FetchedArtifact()
