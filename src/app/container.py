@@ -90,10 +90,10 @@ def _local_network() -> Any:
     return LocalNetwork()
 
 
-def _local_hardware() -> Any:
+def _local_hardware(environment: Mapping[str, str]) -> Any:
     from ..adapters.hardware.local import LocalHardware
 
-    return LocalHardware()
+    return LocalHardware(environment=environment)
 
 
 def _system_clock() -> Any:
@@ -201,7 +201,7 @@ class Container(containers.DeclarativeContainer):
     filesystem = providers.Singleton(_local_filesystem)
     network = providers.Singleton(_local_network)
     processes = providers.Singleton(_local_processes)
-    hardware = providers.Singleton(_local_hardware)
+    hardware = providers.Singleton(_local_hardware, environment)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)

@@ -607,3 +607,24 @@ async def test_what_disappears_right_after_its_install_is_missing(small: Node) -
 
 def test_paths_in_errors_are_quoted_as_go_quotes_them() -> None:
     assert str(RunFileMissing(Path('/b/a"b/run.sh'))).endswith('"/b/a\\"b/run.sh"')
+
+
+async def test_a_tag_that_is_missing_is_made_up_for_by_the_master_build(small: Node) -> None:
+    """G-W2: and what is recorded is the digest of what was unpacked."""
+    small.list_entries({"name": "cpu-t", "uri": "oci://r.invalid/t:latest-x"})
+    small.offer("oci://r.invalid/t:master-x")
+    await small.ensure("cpu-t")
+    described = await small.source.describe("oci://r.invalid/t:master-x")
+    assert small.source.fetched == ["oci://r.invalid/t:latest-x", "oci://r.invalid/t:master-x"]
+    assert small.metadata("cpu-t").digest == described.digest
+    assert small.metadata("cpu-t").uri == "oci://r.invalid/t:latest-x"
+
+
+async def test_an_outage_installs_no_other_build(small: Node) -> None:
+    """G-W2."""
+    small.list_entries({"name": "cpu-t", "uri": "oci://r.invalid/t:latest-x"})
+    small.offer("oci://r.invalid/t:latest-x")
+    small.offer("oci://r.invalid/t:master-x")
+    small.source.failure = ArtifactUnavailable("oci://r.invalid/t:latest-x", "connection refused")
+    assert "connection refused" in await small.refusal("cpu-t")
+    assert small.source.fetched == ["oci://r.invalid/t:latest-x"]
