@@ -66,10 +66,10 @@ async def test_records_are_for_the_workers_eyes_only(tmp_path: Path) -> None:
         JournalRecord,
         key=st.builds(
             ReplicaKey,
-            st.text(st.characters(exclude_categories=("Cs",)), min_size=1),
+            st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
             st.integers(0, 2**31 - 1),
         ),
-        backend=st.text(st.characters(exclude_categories=("Cs",)), min_size=1),
+        backend=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
         run_file=st.just(Path("/a b/é\n/run.sh")),
         directory_inode=st.integers(0, 2**63 - 1),
         port=st.integers(1, 65535),
