@@ -141,7 +141,8 @@ async def test_an_unreadable_gallery_is_named_with_the_reason(
         index.write_text(content)
     error = await node.refused_install("wanted", [Gallery("house", f"file://{index}")])
     assert error.startswith(
-        f'installing backend from gallery: gallery "house" at file://{index} is unreadable'
+        "installing backend from gallery: failed to read gallery elements: "
+        f'gallery "house" at file://{index}: '
     )
     assert why in error
 

@@ -1,12 +1,12 @@
 """Which reader a uri goes to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import UnsupportedSource
-from ...domain.ports.artifacts import ArtifactSource, FetchedArtifact, GalleryIndexSource
+from ...domain.ports.artifacts import ArtifactSource, FetchedArtifact
 
 Reader = TypeVar("Reader")
 
@@ -23,16 +23,6 @@ class ArtifactReaders:
 
     async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
         return await _reader_of(uri, self.readers).fetch(uri, into)
-
-
-@dataclass(frozen=True)
-class GalleryIndexReaders:
-    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried; made when needed."""
-
-    readers: Mapping[str, Callable[[], GalleryIndexSource]]
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        return await _reader_of(url, self.readers).read(url, trusted_root=trusted_root)
 
 
 def _reader_of(uri: str, readers: Mapping[str, Callable[[], Reader]]) -> Reader:

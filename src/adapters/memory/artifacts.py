@@ -1,12 +1,11 @@
-"""Galleries and payloads in memory, for tests of code that installs backends and for the simulator."""
+"""Payloads in memory, for tests of code that installs backends and for the simulator."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import sleep
-from anyio.lowlevel import checkpoint
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource
 from ...domain.ports.artifacts import FetchedArtifact
@@ -49,23 +48,6 @@ class InMemoryArtifacts:
             raise ArtifactInvalid(uri, "it is set broken")
         size_bytes = sum(len(content) for _, content in files)
         return FetchedArtifact(digest=f"sha256:{digest.hexdigest()}", size_bytes=size_bytes)
-
-
-@dataclass
-class InMemoryGalleries:
-    """A `GalleryIndexSource` of indexes by url; the trusted root means nothing to it."""
-
-    indexes: dict[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
-    offline: bool = False
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        del trusted_root
-        await checkpoint()
-        if self.offline:
-            raise ArtifactUnavailable(url, _OFFLINE)
-        if url not in self.indexes:
-            raise _absent(url, self.indexes)
-        return tuple(self.indexes[url])
 
 
 def _absent(uri: str, stored: Iterable[str]) -> ArtifactUnavailable | UnsupportedSource:

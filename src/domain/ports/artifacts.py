@@ -1,6 +1,5 @@
-"""Where backends come from: gallery indexes and the payloads they point to."""
+"""Where backends come from: the payloads that galleries and requests point to."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,19 +27,4 @@ class ArtifactSource(Protocol):
             ArtifactUnavailable: it cannot be found or reached.
             ArtifactInvalid: it is broken or hostile.
             NoSpace, FileUnwritable: it does not fit.
-        """
-
-
-class GalleryIndexSource(Protocol):
-    """Reads gallery indexes."""
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        """The entries of the index at `url`, in file order, every scalar as the text it was written as.
-
-        `file://` urls must lie below `trusted_root` (symlinks resolved on both sides).
-
-        Raises:
-            ArtifactUnavailable: it cannot be fetched, or lies outside the trusted root.
-            ArtifactInvalid: it is not a YAML list of mappings.
-            UnsupportedSource: no reader for this scheme.
         """
