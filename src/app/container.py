@@ -13,6 +13,7 @@ import anyio
 from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
+from ..domain.backend_logs import BackendLogs
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
@@ -91,10 +92,10 @@ def _local_network() -> Any:
     return LocalNetwork()
 
 
-def _local_hardware() -> Any:
+def _local_hardware(environment: Mapping[str, str]) -> Any:
     from ..adapters.hardware.local import LocalHardware
 
-    return LocalHardware()
+    return LocalHardware(environment=environment)
 
 
 def _system_clock() -> Any:
@@ -214,7 +215,7 @@ class Container(containers.DeclarativeContainer):
     filesystem = providers.Singleton(_local_filesystem)
     network = providers.Singleton(_local_network)
     processes = providers.Singleton(_local_processes)
-    hardware = providers.Singleton(_local_hardware)
+    hardware = providers.Singleton(_local_hardware, environment)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
@@ -257,6 +258,7 @@ class Container(containers.DeclarativeContainer):
         galleries=galleries,
         clock=clock,
     )
+    logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
     starter = providers.Singleton(
         BackendStarter,

@@ -205,6 +205,11 @@ class ArtifactUnavailable(WorkerError):
 
 
 @dataclass(eq=False)
+class ArtifactMissing(ArtifactUnavailable):
+    """The source was reached and says that it has no such thing; asking again cannot help."""
+
+
+@dataclass(eq=False)
 class ArtifactInvalid(WorkerError):
     """A source was read and is not what it claims: wrong digest, broken archive, hostile entry."""
 

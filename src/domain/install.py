@@ -28,6 +28,7 @@ from .messages.error_text import go_quote
 from .ports.artifacts import ArtifactSource
 from .ports.clock import Clock
 from .ports.filesystem import FileKind, FileSystem, RootedPath
+from .source_order import next_source
 
 log = logging.getLogger(__name__)
 
@@ -193,14 +194,14 @@ class InstallBackends:
 
     async def _install(self, sources: Sequence[str], metadata: BackendMetadata) -> None:
         """Install the payload that the first of `sources` to have it gives, as `metadata.name`."""
-        first_failure: WorkerError | None = None
-        for uri in sources:
+        failures: list[WorkerError] = []
+        while (uri := next_source(sources, failures)) is not None:
             async with self._private_directory(metadata.name) as private:
                 try:
                     fetched = await self.artifacts.fetch(uri, private)
                 except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
                     log.warning("source failed: backend=%s error=%s", metadata.name, error)
-                    first_failure = first_failure or error
+                    failures.append(error)
                     continue
                 except FileUnwritable as error:  # no other source would fit better
                     raise DownloadFailed(uri, error) from error
@@ -213,8 +214,7 @@ class InstallBackends:
                     fetched.size_bytes,
                 )
                 return
-        assert first_failure is not None
-        raise DownloadFailed(sources[0], first_failure) from first_failure
+        raise DownloadFailed(sources[0], failures[0]) from failures[0]
 
     async def _require_run_file(self, directory: Path, name: str) -> None:
         found = await self.filesystem.locate(RootedPath(directory, PurePosixPath(RUN_FILE)))

@@ -100,7 +100,7 @@ class ReplaceBackend:
         if not name:
             return ()
         files = await backend_files(self.installed, name)
-        keys = self.supervisor.keys_from(files.names, files.places)
+        keys = self.supervisor.table.keys_from(files.names, files.places)
         return (*keys, own) if own is not None and own not in keys else keys
 
     async def _stop(self, keys: Sequence[ReplicaKey], stopped: list[ReplicaKey]) -> None:

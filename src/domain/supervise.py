@@ -1,49 +1,28 @@
 """Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .allocate_ports import PortLease, PortPool
+from .allocate_ports import PortPool
 from .backend import ReplicaKey
 from .errors import BackendUnavailable, BackendUnhealthy, WorkerError
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
-from .ports.processes import Process
-from .start_backend import BackendStarter, Launched, is_alive
+from .process_table import Entry, ProcessTable, RunnableBackend, RunningReplica
+from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
 from .supervision_errors import StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
 
 FREE_S = 5.0  # Free is given this long (N-B33)
-
-
-class RunnableBackend(Protocol):
-    """What the supervisor needs to know of an installed backend: its own name and its run.sh."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def run_file(self) -> Path: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunningReplica:
-    """A replica that is up: `port` on this machine answers for `key`."""
-
-    key: ReplicaKey
-    backend: str
-    port: int
-    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +32,6 @@ class Stopped:
     key: ReplicaKey
     freed: bool = False
     free_error: str = ""
-
-
-@dataclass(eq=False)
-class _Entry:
-    """A row of the process table; it leaves the table only when its process group is gone."""
-
-    key: ReplicaKey
-    backend: RunnableBackend
-    lease: PortLease
-    directory_inode: int = 0
-    spawned: Launched | None = None
-    ready: bool = False
-    stopping: bool = False
-    failure: WorkerError | None = None
-    launched: anyio.Event = field(default_factory=anyio.Event)  # spawned, or could not be
-    settled: anyio.Event = field(default_factory=anyio.Event)  # ready, or failed
-    stop_over: anyio.Event = field(default_factory=anyio.Event)  # the stop under way has ended, well or not
-    survived: WorkerError | None = None  # why the last stop did not end the group
-
-    @property
-    def up(self) -> Process | None:
-        """The process, once it is ready and while it lives."""
-        launched = self.spawned
-        return launched.process if launched and self.ready and is_alive(launched.process) else None
-
-    @property
-    def address(self) -> str:
-        """Where this machine reaches it."""
-        return f"127.0.0.1:{self.lease.port}"
 
 
 @dataclass
@@ -98,7 +48,7 @@ class Supervisor:
     network: Network
     ports: PortPool
     ladder: StopLadder = field(default_factory=StopLadder)
-    _table: dict[ReplicaKey, _Entry] = field(default_factory=dict)
+    table: ProcessTable = field(default_factory=ProcessTable)
     _tasks: TaskGroup | None = None
     _closing: bool = False
 
@@ -125,11 +75,7 @@ class Supervisor:
     @property
     def replicas(self) -> tuple[RunningReplica, ...]:
         """Replicas that are up and not being stopped."""
-        return tuple(
-            RunningReplica(entry.key, entry.backend.name, entry.lease.port, process.pid)
-            for entry in self._table.values()
-            if not entry.stopping and (process := entry.up) is not None
-        )
+        return self.table.running
 
     async def busy(self) -> bool:
         """Whether a client is connected to a replica that is up; False where the machine cannot tell.
@@ -140,39 +86,15 @@ class Supervisor:
         ports = frozenset(replica.port for replica in self.replicas)
         return bool(ports) and bool(await self.network.connections(ports))
 
-    def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
-        """Keys in the table that `identifier` means: an exact key, a model id with all its replicas, or a
-        backend (`identity`: the names it goes by).
-        """
-        return tuple(
-            key
-            for key, entry in self._table.items()
-            if key.matches(identifier) or (identity and entry.backend.name in identity)
-        )
-
-    def keys_from(self, names: Collection[str], places: Collection[Path]) -> tuple[ReplicaKey, ...]:
-        """Keys in the table whose backend has one of `names` or whose program lies at or below `places`."""
-        return tuple(
-            key
-            for key, entry in self._table.items()
-            if entry.backend.name in names
-            or any(entry.backend.run_file.is_relative_to(place) for place in places)
-        )
-
     async def outdated(self, directory: Path) -> tuple[ReplicaKey, ...]:
         """Keys of processes started from what `directory` was before it was replaced."""
         found = []
-        for key, entry in tuple(self._table.items()):
+        for key, entry in tuple(self.table.entries.items()):
             if entry.backend.run_file.parent == directory:
                 await entry.launched.wait()  # milliseconds
                 if not await self._in_place(entry):
                     found.append(key)
         return tuple(found)
-
-    def port_of(self, key: ReplicaKey) -> int | None:
-        """The port of `key`, from the begin of its start to the end of its stop; None without a process."""
-        entry = self._table.get(key)
-        return None if entry is None else entry.lease.port
 
     async def start(self, key: ReplicaKey, backend: RunnableBackend, identity: frozenset[str]) -> int:
         """Have `backend` run for `key` and return its port once it answers Health.
@@ -186,7 +108,7 @@ class Supervisor:
             NoFreePort, BackendNotStarted, BackendDied, BackendNotReady, StoppedDuringStartup: why the
                 process is not up; nothing is left of it and its port rests.
         """
-        while (entry := self._table.get(key)) is not None:
+        while (entry := self.table.get(key)) is not None:
             if entry.stopping:
                 await entry.stop_over.wait()  # bounded by the stop ladder (N-B40)
             elif not entry.settled.is_set():
@@ -205,7 +127,7 @@ class Supervisor:
         Raises:
             BackendUnavailable: as `BackendClient.free`.
         """
-        entry = self._table.get(key)
+        entry = self.table.get(key)
         if entry is not None and entry.ready and not entry.stopping:
             await self.client.free(entry.address, timeout_s=timeout_s)
 
@@ -225,7 +147,7 @@ class Supervisor:
         Raises:
             GroupSurvived: the group outlived KILL; entry and port stay taken.
         """
-        entry = self._table.get(key)
+        entry = self.table.get(key)
         if entry is None:
             return None
         if entry.stopping:
@@ -250,14 +172,14 @@ class Supervisor:
                 log.error("stop failed: replica=%s error=%s", key, error)
 
         async with anyio.create_task_group() as stops:
-            for key in tuple(self._table):
+            for key in self.table:
                 stops.start_soon(stop_one, key)
 
     async def _start(self, key: ReplicaKey, backend: RunnableBackend) -> int:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
         lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
-        entry = self._table[key] = _Entry(key, backend, lease)
+        entry = self.table.entries[key] = Entry(key, backend, lease)
         try:
             try:
                 directory = await self.filesystem.stat(backend.run_file.parent)
@@ -278,7 +200,7 @@ class Supervisor:
             entry.settled.set()
         return lease.port
 
-    async def _watch(self, entry: _Entry, launched: Launched) -> None:
+    async def _watch(self, entry: Entry, launched: Launched) -> None:
         """Report an unexpected death at once and clean up behind it; no restart (D14)."""
         ended = await launched.process.wait()
         if entry.stopping or not entry.ready:
@@ -294,7 +216,7 @@ class Supervisor:
         if not entry.stopping:
             await self._clean_up(entry)
 
-    async def _clean_up(self, entry: _Entry) -> None:
+    async def _clean_up(self, entry: Entry) -> None:
         """End what is left of a process nobody asked to stop; a survivor keeps its entry and its port."""
         entry.stopping = True
         try:
@@ -303,14 +225,14 @@ class Supervisor:
         except WorkerError as error:
             log.error("clean-up failed: replica=%s error=%s", entry.key, error)
 
-    async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
+    async def _reusable(self, entry: Entry, identity: frozenset[str]) -> bool:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
-    async def _in_place(self, entry: _Entry) -> bool:
+    async def _in_place(self, entry: Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
 
-    async def _free(self, entry: _Entry, timeout_s: float) -> str:
+    async def _free(self, entry: Entry, timeout_s: float) -> str:
         try:
             await self.client.free(entry.address, timeout_s=timeout_s)
         except (BackendUnavailable, BackendUnhealthy) as error:
@@ -318,7 +240,7 @@ class Supervisor:
             return str(error)
         return ""
 
-    async def _end(self, entry: _Entry, ladder: StopLadder) -> None:
+    async def _end(self, entry: Entry, ladder: StopLadder) -> None:
         """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
         try:
             if entry.spawned is not None:
@@ -331,6 +253,6 @@ class Supervisor:
             over.set()
             raise
         self.ports.release(entry.lease, now_s=anyio.current_time())
-        del self._table[entry.key]
+        del self.table.entries[entry.key]
         entry.survived = None
         entry.stop_over.set()

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import UnsupportedSource
-from ...domain.ports.artifacts import ArtifactSource, FetchedArtifact
+from ...domain.ports.artifacts import (
+    Approve,
+    ArtifactEstimate,
+    ArtifactSource,
+    FetchedArtifact,
+    Report,
+    approve_any,
+    unreported,
+)
 
 Reader = TypeVar("Reader")
 
@@ -21,8 +29,20 @@ class ArtifactReaders:
 
     readers: Mapping[str, Callable[[], ArtifactSource]]
 
-    async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
-        return await _reader_of(uri, self.readers).fetch(uri, into)
+    async def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        sha256: str = "",
+        approve: Approve = approve_any,
+        report: Report = unreported,
+    ) -> FetchedArtifact:
+        reader = _reader_of(uri, self.readers)
+        return await reader.fetch(uri, into, sha256=sha256, approve=approve, report=report)
+
+    async def describe(self, uri: str) -> ArtifactEstimate:
+        return await _reader_of(uri, self.readers).describe(uri)
 
 
 def _reader_of(uri: str, readers: Mapping[str, Callable[[], Reader]]) -> Reader:
