@@ -1,11 +1,12 @@
 """Payloads in memory, for tests of code that installs backends and for the simulator."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import sleep
+from anyio.lowlevel import checkpoint
 
 from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable, UnsupportedSource
 from ...domain.ports.artifacts import (
