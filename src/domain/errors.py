@@ -183,6 +183,16 @@ class NoSpace(FileUnwritable):
 
 
 @dataclass(eq=False)
+class FileInUse(WorkerError):
+    """Somebody else writes the partial file of this path at this moment; a later attempt may go on."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"another upload of {self.path} is running; try again later"
+
+
+@dataclass(eq=False)
 class PathEscapes(WorkerError):
     """A path resolves to a place outside the directory it must stay in."""
 
