@@ -11,12 +11,14 @@ have no place in this loop: it would jump past them.
 """
 
 import asyncio
+import inspect
 import itertools
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import anyio
 from anyio._backends import _asyncio as anyio_asyncio
@@ -65,6 +67,27 @@ class _CountedTask(asyncio.Task[Any]):
         return self._number
 
 
+class TaskFamily:
+    """A task and all that it starts, directly or not: what has to go when a simulated process is killed."""
+
+    def __init__(self, main: Coroutine[Any, Any, None]) -> None:
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        context = copy_context()
+        context.run(_family.set, self)
+        self.main = asyncio.get_running_loop().create_task(main, context=context)
+
+    async def end(self) -> None:
+        """Cancel them until none is left: natively, for anyio's shields do not stop a kill."""
+        while left := [task for task in self.tasks if not task.done()]:
+            for task in left:
+                if inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:
+                    task.cancel()  # one that has not begun does so first, or its inner coroutine never would
+            await asyncio.sleep(0)
+
+
+_family: ContextVar[TaskFamily | None] = ContextVar("family", default=None)
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """`time()` starts at 0 and moves only when every task waits for it."""
 
@@ -85,7 +108,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.Future[Any]:
         assert asyncio.iscoroutine(coro)
-        return _CountedTask(next(self._numbers), coro, loop=self, context=context)
+        task = _CountedTask(next(self._numbers), coro, loop=self, context=context)
+        family = _family.get() if context is None else context.get(_family)
+        if family is not None:
+            family.tasks.add(task)
+        return task
 
 
 VIRTUAL_TIME: AnyioBackend = ("asyncio", {"loop_factory": VirtualTimeLoop})

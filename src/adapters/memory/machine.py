@@ -48,6 +48,7 @@ class FakeProcess:
     _ends_s: float
     _ended_as: ProcessExit
     _child_killed: bool = False
+    _child_ended_s: float = 0.0
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -69,7 +70,8 @@ class FakeProcess:
         if self.program.held_by_kernel:
             return
         if signal is StopSignal.KILL:
-            self._child_killed = True
+            if not self._child_killed:
+                self._child_killed, self._child_ended_s = True, anyio.current_time()
             self.end(ProcessExit(signal=9))
         else:
             self.end(ProcessExit(signal=15), in_s=self.program.term_s)
@@ -84,6 +86,11 @@ class FakeProcess:
 
     def group_alive(self) -> bool:
         return self.exit is None or (self.program.child_outlives and not self._child_killed)
+
+    @property
+    def gone_s(self) -> float | None:
+        """When the last member of its group ended; None while one lives."""
+        return None if self.group_alive() else max(self._ends_s, self._child_ended_s)
 
     async def listening(self, port: int) -> Listening:
         await anyio.lowlevel.checkpoint()
@@ -120,6 +127,7 @@ class InMemoryMachine:
     connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
     boots: int = 1
+    started: int = 0  # processes, ever
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
         """Run `program` as `spec` says; its stderr is there at once."""
@@ -130,7 +138,7 @@ class InMemoryMachine:
             self.outputs[path] = text
         process = FakeProcess(
             self,
-            _FIRST_PID + len(self.processes),
+            _FIRST_PID + self.started,
             spec,
             program,
             program.backend.started(spec.environment),
@@ -139,6 +147,7 @@ class InMemoryMachine:
             ProcessExit(code=program.exit_code),
         )
         self.processes.append(process)
+        self.started += 1
         return process
 
     def listener(self, port: int) -> FakeBackend | None:
