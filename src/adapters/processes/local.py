@@ -14,7 +14,7 @@ from typing import IO
 from anyio import to_thread
 
 from ...domain.errors import SpawnFailed
-from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal, Work
 from .listeners import who_listens
 from .proc_table import all_processes, readable
 
@@ -28,6 +28,7 @@ class LocalProcess:
     """One child and the group it leads; reaped by its own pid, never by `wait(-1)` (N-B9)."""
 
     popen: subprocess.Popen[bytes]
+    outputs: tuple[Path, ...] = ()
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _exit: ProcessExit | None = None
 
@@ -63,6 +64,9 @@ class LocalProcess:
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)
+
+    async def work(self) -> Work:
+        return await to_thread.run_sync(_work, self.pid, self.outputs)
 
     def watch(self) -> None:
         """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
@@ -102,7 +106,7 @@ class LocalProcesses:
             popen = await to_thread.run_sync(_start, spec)
         except OSError as error:
             raise SpawnFailed(spec.program, error.strerror or str(error)) from error
-        process = LocalProcess(popen)
+        process = LocalProcess(popen, (spec.stdout, spec.stderr))
         process.watch()
         return process
 
@@ -142,6 +146,14 @@ def _any_running_member(group: int) -> bool:
     if not readable():
         return True
     return any(process.group == group and process.state not in {"Z", "X"} for process in all_processes())
+
+
+def _work(group: int, outputs: tuple[Path, ...]) -> Work:
+    members = all_processes() if readable() else ()
+    return Work(
+        cpu_s=sum(process.cpu_s for process in members if process.group == group),
+        output_bytes=sum(path.stat().st_size for path in outputs if path.exists()),
+    )
 
 
 def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:

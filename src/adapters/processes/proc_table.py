@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+_TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcEntry:
-    """One process: its state letter (`Z` is a zombie), parent, process group and session."""
+    """One process: its state letter (`Z` is a zombie), parent, process group and session.
+
+    `cpu_s` is the processor time it and those of its children that it has waited for have used.
+    """
 
     pid: int
     state: str
     parent: int
     group: int
     session: int
+    cpu_s: float
 
 
 def readable() -> bool:
@@ -35,5 +40,6 @@ def all_processes() -> Iterator[ProcEntry]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             # The command name before the last `)` may hold anything, spaces and parentheses too.
-            state, parent, group, session = stat[stat.rindex(")") + 2 :].split(maxsplit=4)[:4]
-            yield ProcEntry(int(entry.name), state, int(parent), int(group), int(session))
+            state, parent, group, session, *rest = stat[stat.rindex(")") + 2 :].split(maxsplit=15)
+            cpu_s = sum(map(int, rest[7:11])) / _TICKS_S
+            yield ProcEntry(int(entry.name), state, int(parent), int(group), int(session), cpu_s)
