@@ -250,7 +250,7 @@ class GalleryUnreadable(WorkerError):
     reason: str
 
     def __str__(self) -> str:
-        return f'gallery "{self.gallery}" at {self.url} is unreadable: {self.reason}'
+        return f'failed to read gallery elements: gallery "{self.gallery}" at {self.url}: {self.reason}'
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from .backend import ReplicaKey
 from .crash_loops import Program
 from .errors import WorkerError
 from .ports.processes import Process
+from .process_journal import JournalRecord
 from .start_backend import Launched, is_alive
 
 
@@ -23,6 +24,14 @@ class RunnableBackend(Protocol):
 
     @property
     def run_file(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedBackend:
+    """A backend as the journal remembers it: it may have been deleted or replaced since."""
+
+    name: str
+    run_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,23 @@ class Entry:
     def address(self) -> str:
         """Where this machine reaches it."""
         return f"127.0.0.1:{self.lease.port}"
+
+    @property
+    def record(self) -> JournalRecord | None:
+        """What the journal keeps of it; None without a process, or where none can be found again."""
+        launched = self.spawned
+        if launched is None or (identity := launched.process.identity) is None:
+            return None
+        return JournalRecord(
+            key=self.key,
+            backend=self.backend.name,
+            run_file=self.backend.run_file,
+            directory_inode=self.directory_inode,
+            port=self.lease.port,
+            process=identity,
+            mark=launched.mark,
+            ready=self.ready,
+        )
 
 
 @dataclass

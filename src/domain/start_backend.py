@@ -1,7 +1,7 @@
 """Starting one backend process: what it is started with, and when it counts as ready."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -28,6 +28,10 @@ _POLL_MAX_S = 0.1
 _NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
+async def _no_mark() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Launched:
     """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about.
@@ -39,6 +43,7 @@ class Launched:
     port: int
     process: Process
     stderr: Path
+    mark: str = ""
     started_s: float = 0.0
     oom_kills: int | None = None
 
@@ -55,6 +60,7 @@ class BackendStarter:
     `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
     `ready_timeout_s` is how long one is waited for without a sign of work, and `ready_limit_s` how long in
     all: a seed frontend waits 5 minutes for its reply.
+    `next_mark` gives the mark of the next launch, "" for none.
     """
 
     processes: Processes
@@ -65,6 +71,7 @@ class BackendStarter:
     output_directory: Path
     ready_timeout_s: float = 30.0
     ready_limit_s: float = 270.0
+    next_mark: Callable[[], Awaitable[str]] = _no_mark
 
     async def launch(self, key: ReplicaKey, program: Path, port: int) -> Launched:
         """Spawn `program` for `key`; also if cancelled, no process is left that nobody knows of.
@@ -72,13 +79,15 @@ class BackendStarter:
         Raises:
             BackendNotStarted: it could not be spawned.
         """
-        stderr = self.output_directory / f"{_file_name(key)}.stderr.log"
+        stderr = self._stderr_of(key)
+        mark = await self.next_mark()
         spec = ProcessSpec(
             program=program,
             arguments=("--addr", f"0.0.0.0:{port}"),
             environment={**self.environment, **await self._vulkan_drivers(program.parent)},
             stdout=stderr.with_name(stderr.name.replace(".stderr.", ".stdout.")),
             stderr=stderr,
+            mark=mark,
         )
         started_s, oom_kills = anyio.current_time(), self.deaths.oom.count()
         try:
@@ -86,7 +95,22 @@ class BackendStarter:
                 process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(key, error) from error
-        return Launched(key, port, process, stderr, started_s, oom_kills)
+        return Launched(key, port, process, stderr, mark, started_s, oom_kills)
+
+    def found(self, key: ReplicaKey, port: int, process: Process, mark: str) -> Launched:
+        """`process`, which an earlier worker launched for `key`, as this one would have launched it."""
+        return Launched(
+            key,
+            port,
+            process,
+            self._stderr_of(key),
+            mark,
+            anyio.current_time(),
+            self.deaths.oom.count(),
+        )
+
+    def _stderr_of(self, key: ReplicaKey) -> Path:
+        return self.output_directory / f"{_file_name(key)}.stderr.log"
 
     async def until_ready(self, launched: Launched, stopping: Callable[[], bool]) -> None:
         """Return when the child lives, the listener on its port is its own, and Health says OK (D6).

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from .allocate_ports import PortPool
+from .allocate_ports import PortLease, PortPool
 from .backend import ReplicaKey
 from .crash_loops import Program
 from .deaths import Death
@@ -17,7 +17,9 @@ from .errors import BackendUnavailable, BackendUnhealthy, WorkerError
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
-from .process_table import Entry, ProcessTable, RunnableBackend, RunningReplica
+from .ports.processes import Process
+from .process_journal import JournalRecord, ProcessJournal
+from .process_table import Entry, ProcessTable, RememberedBackend, RunnableBackend, RunningReplica
 from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
 from .supervision_errors import BackendDied, StoppedDuringStartup, SupervisorClosed
@@ -41,7 +43,8 @@ class Supervisor:
     """Keeps the table of backend processes of this node: starts, watches and stops them.
 
     Use it inside `async with supervisor.running():`, which owns the tasks that watch for deaths and, on
-    leaving, makes sure that nothing is left.
+    leaving, makes sure that nothing is left, unless `leave_running` was called. `journal` remembers the
+    processes for the next worker; without one nothing is remembered.
     """
 
     starter: BackendStarter
@@ -51,8 +54,10 @@ class Supervisor:
     ports: PortPool
     ladder: StopLadder = field(default_factory=StopLadder)
     table: ProcessTable = field(default_factory=ProcessTable)
+    journal: ProcessJournal | None = None
     _tasks: TaskGroup | None = None
     _closing: bool = False
+    _leaving: bool = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,7 +70,10 @@ class Supervisor:
                 finally:
                     self._closing = True
                     with anyio.CancelScope(shield=True):
-                        await self.stop_all(force=True)
+                        if self._leaving:
+                            await self._stop_unready()
+                        else:
+                            await self.stop_all(force=True)
                     tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
@@ -73,6 +81,28 @@ class Supervisor:
     def refuse_new_work(self) -> None:
         """From now on `start` raises SupervisorClosed: the worker is shutting down (N-B11)."""
         self._closing = True
+
+    def leave_running(self) -> None:
+        """Replicas that are up stay so when this supervisor ends; the journal tells the next one of them."""
+        self._closing = self._leaving = True
+
+    def adopt(self, record: JournalRecord, process: Process, *, ready: bool) -> None:
+        """Take over `process`, which an earlier worker started as `record` says, with its port.
+
+        `ready`: it counts as up and its death is watched; otherwise it is there only to be stopped.
+        """
+        assert self._tasks is not None, "adopt belongs inside running()"
+        lease = PortLease(record.key, record.port)
+        self.ports.claim(lease)
+        backend = RememberedBackend(record.backend, record.run_file)
+        entry = Entry(record.key, backend, lease, record.directory_inode)
+        entry.spawned = self.starter.found(record.key, record.port, process, record.mark)
+        entry.ready, entry.ready_s = ready, anyio.current_time()
+        entry.launched.set()
+        entry.settled.set()
+        self.table.entries[record.key] = entry
+        if ready:
+            self._tasks.start_soon(self._watch, entry, entry.spawned)
 
     @property
     def replicas(self) -> tuple[RunningReplica, ...]:
@@ -181,6 +211,15 @@ class Supervisor:
             for key in self.table:
                 stops.start_soon(stop_one, key)
 
+    async def _stop_unready(self) -> None:
+        """Stop what nobody could take over: replicas that are still starting."""
+        for key, entry in tuple(self.table.entries.items()):
+            if entry.up is None:
+                try:
+                    await self.stop(key, force=True)
+                except WorkerError as error:
+                    log.error("stop failed: replica=%s error=%s", key, error)
+
     async def _start(self, key: ReplicaKey, backend: RunnableBackend, program: Program) -> int:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
@@ -193,8 +232,10 @@ class Supervisor:
                 self._tasks.start_soon(self._watch, entry, launched)
             finally:
                 entry.launched.set()
+            await self._note(entry)
             await self.starter.until_ready(launched, lambda: entry.stopping)
             entry.ready, entry.ready_s = True, anyio.current_time()
+            await self._note(entry)
             log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
         except BaseException as error:
             entry.failure = error if isinstance(error, WorkerError) else StoppedDuringStartup(key)
@@ -206,6 +247,10 @@ class Supervisor:
         finally:
             entry.settled.set()
         return lease.port
+
+    async def _note(self, entry: Entry) -> None:
+        if self.journal is not None and not entry.stopping and (record := entry.record) is not None:
+            await self.journal.keep(record)
 
     async def _watch(self, entry: Entry, launched: Launched) -> None:
         """Report an unexpected death at once and clean up behind it; no restart (D14)."""
@@ -262,6 +307,8 @@ class Supervisor:
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                if self.journal is not None:
+                    await self.journal.forget(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.
