@@ -1,0 +1,27 @@
+"""The login by JWT, as nats-py asks for it at every connect."""
+
+import base64
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...domain.bus_credentials import BusCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Shows who we are and proves it: the JWT, and the base64 signature of the server's challenge."""
+
+    jwt: Callable[[], bytearray]
+    signature: Callable[[str], bytes]
+
+
+def signer(credentials: BusCredentials) -> Signer:
+    """Who logs in as the user of `credentials`; nkeys is loaded here, by those who use it."""
+    nkeys: Any = importlib.import_module("nkeys")  # it has no types
+    pair = nkeys.from_seed(bytearray(credentials.seed.encode()))
+    return Signer(
+        jwt=lambda: bytearray(credentials.jwt.encode()),
+        signature=lambda nonce: base64.b64encode(pair.sign(nonce.encode())),
+    )
