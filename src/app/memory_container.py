@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from ..adapters.memory.artifacts import InMemoryArtifacts
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
+from ..adapters.memory.galleries import InMemoryGalleries
 from ..adapters.memory.hardware import InMemoryHardware
 from ..adapters.memory.http_server import InMemoryHttpServer
 from ..adapters.memory.loop_clock import LoopClock

@@ -66,7 +66,7 @@ class DeleteBackend:
         async with self._held(name) as files:
             if files.is_system:
                 raise SystemBackend(name)
-            keys = self.supervisor.keys_from(files.names, files.doomed)
+            keys = self.supervisor.table.keys_from(files.names, files.doomed)
             outcome = await stop_replicas(self.supervisor, keys, force=False)
             if outcome.failure is not None:
                 raise DeletionFailed(outcome.failure, outcome.stopped)

@@ -192,6 +192,16 @@ class NoSpace(FileUnwritable):
 
 
 @dataclass(eq=False)
+class FileInUse(WorkerError):
+    """Somebody else writes the partial file of this path at this moment; a later attempt may go on."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"another upload of {self.path} is running; try again later"
+
+
+@dataclass(eq=False)
 class PathEscapes(WorkerError):
     """A path resolves to a place outside the directory it must stay in."""
 
@@ -211,6 +221,11 @@ class ArtifactUnavailable(WorkerError):
 
     def __str__(self) -> str:
         return f'cannot fetch "{self.uri}": {self.reason}'
+
+
+@dataclass(eq=False)
+class ArtifactMissing(ArtifactUnavailable):
+    """The source was reached and says that it has no such thing; asking again cannot help."""
 
 
 @dataclass(eq=False)
@@ -244,7 +259,7 @@ class GalleryUnreadable(WorkerError):
     reason: str
 
     def __str__(self) -> str:
-        return f'gallery "{self.gallery}" at {self.url} is unreadable: {self.reason}'
+        return f'failed to read gallery elements: gallery "{self.gallery}" at {self.url}: {self.reason}'
 
 
 @dataclass(eq=False)

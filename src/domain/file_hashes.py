@@ -83,7 +83,7 @@ class FileHashes:
         Raises:
             NoSpace, FileUnwritable: the old file and its sidecar are as they were.
         """
-        sha256, size_bytes = incoming.sha256, incoming.size_bytes
+        sha256, size_bytes = await incoming.sha256(), incoming.size_bytes
         async with self._changes.hold(place.path):
             await incoming.publish()
             stat = await self.filesystem.locate(place)
@@ -113,7 +113,7 @@ class FileHashes:
         if stat is None or stat.kind is not FileKind.FILE:
             return False
         truth = await self.of(subject, stat)
-        if truth is None or incoming.sha256 != hashlib.sha256(truth.encode()).hexdigest():
+        if truth is None or await incoming.sha256() != hashlib.sha256(truth.encode()).hexdigest():
             return False
         async with self._changes.hold(subject.path):
             if not await self._is_still(subject, stat):

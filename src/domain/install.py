@@ -20,13 +20,15 @@ from .errors import (
     WorkerError,
 )
 from .external_uri import name_external
-from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes, NamedGallery
+from .galleries import Gallery
+from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
 from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
 from .keyed_locks import KeyedLocks
 from .messages.error_text import go_quote
 from .ports.artifacts import ArtifactSource
 from .ports.clock import Clock
 from .ports.filesystem import FileKind, FileSystem, RootedPath
+from .source_order import next_source
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class InstallBackends:
         self,
         *,
         backend: str,
-        galleries: Sequence[NamedGallery],
+        galleries: Sequence[Gallery],
         uri: str = "",
         name: str = "",
         alias: str = "",
@@ -138,7 +140,7 @@ class InstallBackends:
         return found
 
     async def _install_external(
-        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery], *, force: bool
+        self, uri: str, name: str, alias: str, galleries: Sequence[Gallery], *, force: bool
     ) -> str:
         there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
         is_directory = there is not None and there.kind is FileKind.DIRECTORY
@@ -153,9 +155,7 @@ class InstallBackends:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
 
-    async def _install_from_galleries(
-        self, name: str, galleries: Sequence[NamedGallery], *, force: bool
-    ) -> str:
+    async def _install_from_galleries(self, name: str, galleries: Sequence[Gallery], *, force: bool) -> str:
         if name:
             _require_safe(name)
         choice = await self.galleries.choose(name, galleries)
@@ -186,7 +186,7 @@ class InstallBackends:
         metadata = BackendMetadata(
             meta_backend_for=choice.concrete.name,
             name=choice.requested.name,
-            gallery_url=choice.requested.gallery_url,
+            gallery_url=choice.requested.gallery.url,
             version=choice.concrete.version,
         )
         async with self._private_directory(choice.requested.name) as private:
@@ -194,14 +194,14 @@ class InstallBackends:
 
     async def _install(self, sources: Sequence[str], metadata: BackendMetadata) -> None:
         """Install the payload that the first of `sources` to have it gives, as `metadata.name`."""
-        first_failure: WorkerError | None = None
-        for uri in sources:
+        failures: list[WorkerError] = []
+        while (uri := next_source(sources, failures)) is not None:
             async with self._private_directory(metadata.name) as private:
                 try:
                     fetched = await self.artifacts.fetch(uri, private)
                 except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
                     log.warning("source failed: backend=%s error=%s", metadata.name, error)
-                    first_failure = first_failure or error
+                    failures.append(error)
                     continue
                 except FileUnwritable as error:  # no other source would fit better
                     raise DownloadFailed(uri, error) from error
@@ -214,8 +214,7 @@ class InstallBackends:
                     fetched.size_bytes,
                 )
                 return
-        assert first_failure is not None
-        raise DownloadFailed(sources[0], first_failure) from first_failure
+        raise DownloadFailed(sources[0], failures[0]) from failures[0]
 
     async def _require_run_file(self, directory: Path, name: str) -> None:
         found = await self.filesystem.locate(RootedPath(directory, PurePosixPath(RUN_FILE)))
@@ -260,7 +259,7 @@ def _metadata_of(entry: GalleryEntry) -> BackendMetadata:
     return BackendMetadata(
         alias=entry.alias,
         name=entry.name,
-        gallery_url=entry.gallery_url,
+        gallery_url=entry.gallery.url,
         version=entry.version,
         uri=entry.uri,
     )

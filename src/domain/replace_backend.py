@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .backend import ReplicaKey
 from .backend_files import backend_files
 from .errors import WorkerError
-from .gallery_index import NamedGallery
+from .galleries import Gallery
 from .install import InstallBackends, InstallFailed
 from .installed import InstalledBackend, InstalledBackends
 from .stop_replicas import ReplicaNotStopped, stop_replicas
@@ -21,7 +21,7 @@ class WantedBackend:
     """What a request says of the backend it wants; see `InstallBackends.ensure`."""
 
     backend: str
-    galleries: Sequence[NamedGallery]
+    galleries: Sequence[Gallery]
     uri: str = ""
     name: str = ""
     alias: str = ""
@@ -100,7 +100,7 @@ class ReplaceBackend:
         if not name:
             return ()
         files = await backend_files(self.installed, name)
-        keys = self.supervisor.keys_from(files.names, files.places)
+        keys = self.supervisor.table.keys_from(files.names, files.places)
         return (*keys, own) if own is not None and own not in keys else keys
 
     async def _stop(self, keys: Sequence[ReplicaKey], stopped: list[ReplicaKey]) -> None:

@@ -1,7 +1,7 @@
 """Starting one backend process: what it is started with, and when it counts as ready."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -26,6 +26,10 @@ _POLL_MAX_S = 0.1
 _NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
+async def _no_mark() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Launched:
     """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about."""
@@ -34,6 +38,7 @@ class Launched:
     port: int
     process: Process
     stderr: Path
+    mark: str = ""
 
     @property
     def address(self) -> str:
@@ -46,6 +51,7 @@ class BackendStarter:
     """Spawns backends and waits until they are ready.
 
     `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
+    `next_mark` gives the mark of the next launch, "" for none.
     """
 
     processes: Processes
@@ -54,6 +60,7 @@ class BackendStarter:
     environment: Mapping[str, str]
     output_directory: Path
     ready_timeout_s: float = 30.0
+    next_mark: Callable[[], Awaitable[str]] = _no_mark
 
     async def launch(self, key: ReplicaKey, program: Path, port: int) -> Launched:
         """Spawn `program` for `key`; also if cancelled, no process is left that nobody knows of.
@@ -61,20 +68,29 @@ class BackendStarter:
         Raises:
             BackendNotStarted: it could not be spawned.
         """
-        stderr = self.output_directory / f"{_file_name(key)}.stderr.log"
+        stderr = self._stderr_of(key)
+        mark = await self.next_mark()
         spec = ProcessSpec(
             program=program,
             arguments=("--addr", f"0.0.0.0:{port}"),
             environment={**self.environment, **await self._vulkan_drivers(program.parent)},
             stdout=stderr.with_name(stderr.name.replace(".stderr.", ".stdout.")),
             stderr=stderr,
+            mark=mark,
         )
         try:
             with anyio.CancelScope(shield=True):
                 process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(key, error) from error
-        return Launched(key, port, process, stderr)
+        return Launched(key, port, process, stderr, mark)
+
+    def found(self, key: ReplicaKey, port: int, process: Process, mark: str) -> Launched:
+        """`process`, which an earlier worker launched for `key`, as this one would have launched it."""
+        return Launched(key, port, process, self._stderr_of(key), mark)
+
+    def _stderr_of(self, key: ReplicaKey) -> Path:
+        return self.output_directory / f"{_file_name(key)}.stderr.log"
 
     async def until_ready(self, launched: Launched, stopping: Callable[[], bool]) -> None:
         """Return when the child lives, the listener on its port is its own, and Health says OK (D6).

@@ -1,11 +1,10 @@
 """Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,33 +16,15 @@ from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
 from .ports.processes import Process
-from .start_backend import BackendStarter, Launched, is_alive
+from .process_journal import JournalRecord, ProcessJournal
+from .process_table import Entry, ProcessTable, RememberedBackend, RunnableBackend, RunningReplica
+from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
 from .supervision_errors import StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
 
 FREE_S = 5.0  # Free is given this long (N-B33)
-
-
-class RunnableBackend(Protocol):
-    """What the supervisor needs to know of an installed backend: its own name and its run.sh."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def run_file(self) -> Path: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunningReplica:
-    """A replica that is up: `port` on this machine answers for `key`."""
-
-    key: ReplicaKey
-    backend: str
-    port: int
-    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +36,13 @@ class Stopped:
     free_error: str = ""
 
 
-@dataclass(eq=False)
-class _Entry:
-    """A row of the process table; it leaves the table only when its process group is gone."""
-
-    key: ReplicaKey
-    backend: RunnableBackend
-    lease: PortLease
-    directory_inode: int = 0
-    spawned: Launched | None = None
-    ready: bool = False
-    stopping: bool = False
-    failure: WorkerError | None = None
-    launched: anyio.Event = field(default_factory=anyio.Event)  # spawned, or could not be
-    settled: anyio.Event = field(default_factory=anyio.Event)  # ready, or failed
-    stop_over: anyio.Event = field(default_factory=anyio.Event)  # the stop under way has ended, well or not
-    survived: WorkerError | None = None  # why the last stop did not end the group
-
-    @property
-    def up(self) -> Process | None:
-        """The process, once it is ready and while it lives."""
-        launched = self.spawned
-        return launched.process if launched and self.ready and is_alive(launched.process) else None
-
-    @property
-    def address(self) -> str:
-        """Where this machine reaches it."""
-        return f"127.0.0.1:{self.lease.port}"
-
-
 @dataclass
 class Supervisor:
     """Keeps the table of backend processes of this node: starts, watches and stops them.
 
     Use it inside `async with supervisor.running():`, which owns the tasks that watch for deaths and, on
-    leaving, makes sure that nothing is left.
+    leaving, makes sure that nothing is left, unless `leave_running` was called. `journal` remembers the
+    processes for the next worker; without one nothing is remembered.
     """
 
     starter: BackendStarter
@@ -98,9 +51,11 @@ class Supervisor:
     network: Network
     ports: PortPool
     ladder: StopLadder = field(default_factory=StopLadder)
-    _table: dict[ReplicaKey, _Entry] = field(default_factory=dict)
+    table: ProcessTable = field(default_factory=ProcessTable)
+    journal: ProcessJournal | None = None
     _tasks: TaskGroup | None = None
     _closing: bool = False
+    _leaving: bool = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -113,7 +68,10 @@ class Supervisor:
                 finally:
                     self._closing = True
                     with anyio.CancelScope(shield=True):
-                        await self.stop_all(force=True)
+                        if self._leaving:
+                            await self._stop_unready()
+                        else:
+                            await self.stop_all(force=True)
                     tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
@@ -122,14 +80,32 @@ class Supervisor:
         """From now on `start` raises SupervisorClosed: the worker is shutting down (N-B11)."""
         self._closing = True
 
+    def leave_running(self) -> None:
+        """Replicas that are up stay so when this supervisor ends; the journal tells the next one of them."""
+        self._closing = self._leaving = True
+
+    def adopt(self, record: JournalRecord, process: Process, *, ready: bool) -> None:
+        """Take over `process`, which an earlier worker started as `record` says, with its port.
+
+        `ready`: it counts as up and its death is watched; otherwise it is there only to be stopped.
+        """
+        assert self._tasks is not None, "adopt belongs inside running()"
+        lease = PortLease(record.key, record.port)
+        self.ports.claim(lease)
+        entry = Entry(record.key, RememberedBackend(record.backend, record.run_file), lease)
+        entry.directory_inode = record.directory_inode
+        entry.spawned = self.starter.found(record.key, record.port, process, record.mark)
+        entry.ready = ready
+        entry.launched.set()
+        entry.settled.set()
+        self.table.entries[record.key] = entry
+        if ready:
+            self._tasks.start_soon(self._watch, entry, entry.spawned)
+
     @property
     def replicas(self) -> tuple[RunningReplica, ...]:
         """Replicas that are up and not being stopped."""
-        return tuple(
-            RunningReplica(entry.key, entry.backend.name, entry.lease.port, process.pid)
-            for entry in self._table.values()
-            if not entry.stopping and (process := entry.up) is not None
-        )
+        return self.table.running
 
     async def busy(self) -> bool:
         """Whether a client is connected to a replica that is up; False where the machine cannot tell.
@@ -140,39 +116,15 @@ class Supervisor:
         ports = frozenset(replica.port for replica in self.replicas)
         return bool(ports) and bool(await self.network.connections(ports))
 
-    def keys_of(self, identifier: str, identity: frozenset[str] = frozenset()) -> tuple[ReplicaKey, ...]:
-        """Keys in the table that `identifier` means: an exact key, a model id with all its replicas, or a
-        backend (`identity`: the names it goes by).
-        """
-        return tuple(
-            key
-            for key, entry in self._table.items()
-            if key.matches(identifier) or (identity and entry.backend.name in identity)
-        )
-
-    def keys_from(self, names: Collection[str], places: Collection[Path]) -> tuple[ReplicaKey, ...]:
-        """Keys in the table whose backend has one of `names` or whose program lies at or below `places`."""
-        return tuple(
-            key
-            for key, entry in self._table.items()
-            if entry.backend.name in names
-            or any(entry.backend.run_file.is_relative_to(place) for place in places)
-        )
-
     async def outdated(self, directory: Path) -> tuple[ReplicaKey, ...]:
         """Keys of processes started from what `directory` was before it was replaced."""
         found = []
-        for key, entry in tuple(self._table.items()):
+        for key, entry in tuple(self.table.entries.items()):
             if entry.backend.run_file.parent == directory:
                 await entry.launched.wait()  # milliseconds
                 if not await self._in_place(entry):
                     found.append(key)
         return tuple(found)
-
-    def port_of(self, key: ReplicaKey) -> int | None:
-        """The port of `key`, from the begin of its start to the end of its stop; None without a process."""
-        entry = self._table.get(key)
-        return None if entry is None else entry.lease.port
 
     async def start(self, key: ReplicaKey, backend: RunnableBackend, identity: frozenset[str]) -> int:
         """Have `backend` run for `key` and return its port once it answers Health.
@@ -186,7 +138,7 @@ class Supervisor:
             NoFreePort, BackendNotStarted, BackendDied, BackendNotReady, StoppedDuringStartup: why the
                 process is not up; nothing is left of it and its port rests.
         """
-        while (entry := self._table.get(key)) is not None:
+        while (entry := self.table.get(key)) is not None:
             if entry.stopping:
                 await entry.stop_over.wait()  # bounded by the stop ladder (N-B40)
             elif not entry.settled.is_set():
@@ -205,7 +157,7 @@ class Supervisor:
         Raises:
             BackendUnavailable: as `BackendClient.free`.
         """
-        entry = self._table.get(key)
+        entry = self.table.get(key)
         if entry is not None and entry.ready and not entry.stopping:
             await self.client.free(entry.address, timeout_s=timeout_s)
 
@@ -225,7 +177,7 @@ class Supervisor:
         Raises:
             GroupSurvived: the group outlived KILL; entry and port stay taken.
         """
-        entry = self._table.get(key)
+        entry = self.table.get(key)
         if entry is None:
             return None
         if entry.stopping:
@@ -250,14 +202,23 @@ class Supervisor:
                 log.error("stop failed: replica=%s error=%s", key, error)
 
         async with anyio.create_task_group() as stops:
-            for key in tuple(self._table):
+            for key in self.table:
                 stops.start_soon(stop_one, key)
+
+    async def _stop_unready(self) -> None:
+        """Stop what nobody could take over: replicas that are still starting."""
+        for key, entry in tuple(self.table.entries.items()):
+            if entry.up is None:
+                try:
+                    await self.stop(key, force=True)
+                except WorkerError as error:
+                    log.error("stop failed: replica=%s error=%s", key, error)
 
     async def _start(self, key: ReplicaKey, backend: RunnableBackend) -> int:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
         lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
-        entry = self._table[key] = _Entry(key, backend, lease)
+        entry = self.table.entries[key] = Entry(key, backend, lease)
         try:
             try:
                 directory = await self.filesystem.stat(backend.run_file.parent)
@@ -266,8 +227,10 @@ class Supervisor:
                 self._tasks.start_soon(self._watch, entry, launched)
             finally:
                 entry.launched.set()
+            await self._note(entry)
             await self.starter.until_ready(launched, lambda: entry.stopping)
             entry.ready = True
+            await self._note(entry)
             log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
         except BaseException as error:
             entry.failure = error if isinstance(error, WorkerError) else StoppedDuringStartup(key)
@@ -278,7 +241,11 @@ class Supervisor:
             entry.settled.set()
         return lease.port
 
-    async def _watch(self, entry: _Entry, launched: Launched) -> None:
+    async def _note(self, entry: Entry) -> None:
+        if self.journal is not None and not entry.stopping and (record := entry.record) is not None:
+            await self.journal.keep(record)
+
+    async def _watch(self, entry: Entry, launched: Launched) -> None:
         """Report an unexpected death at once and clean up behind it; no restart (D14)."""
         ended = await launched.process.wait()
         if entry.stopping or not entry.ready:
@@ -294,7 +261,7 @@ class Supervisor:
         if not entry.stopping:
             await self._clean_up(entry)
 
-    async def _clean_up(self, entry: _Entry) -> None:
+    async def _clean_up(self, entry: Entry) -> None:
         """End what is left of a process nobody asked to stop; a survivor keeps its entry and its port."""
         entry.stopping = True
         try:
@@ -303,14 +270,14 @@ class Supervisor:
         except WorkerError as error:
             log.error("clean-up failed: replica=%s error=%s", entry.key, error)
 
-    async def _reusable(self, entry: _Entry, identity: frozenset[str]) -> bool:
+    async def _reusable(self, entry: Entry, identity: frozenset[str]) -> bool:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
-    async def _in_place(self, entry: _Entry) -> bool:
+    async def _in_place(self, entry: Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
         return directory is not None and directory.inode == entry.directory_inode
 
-    async def _free(self, entry: _Entry, timeout_s: float) -> str:
+    async def _free(self, entry: Entry, timeout_s: float) -> str:
         try:
             await self.client.free(entry.address, timeout_s=timeout_s)
         except (BackendUnavailable, BackendUnhealthy) as error:
@@ -318,11 +285,13 @@ class Supervisor:
             return str(error)
         return ""
 
-    async def _end(self, entry: _Entry, ladder: StopLadder) -> None:
+    async def _end(self, entry: Entry, ladder: StopLadder) -> None:
         """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                if self.journal is not None:
+                    await self.journal.forget(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.
@@ -331,6 +300,6 @@ class Supervisor:
             over.set()
             raise
         self.ports.release(entry.lease, now_s=anyio.current_time())
-        del self._table[entry.key]
+        del self.table.entries[entry.key]
         entry.survived = None
         entry.stop_over.set()

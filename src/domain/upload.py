@@ -101,7 +101,7 @@ class Upload:
             NoSpace, FileUnwritable: it cannot be published.
         """
         try:
-            self._check()
+            await self._check()
             await self._publish()
         except WorkerError:
             await self.abort()
@@ -113,11 +113,14 @@ class Upload:
         with CancelScope(shield=True):
             await self.sink.discard()
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
         if self.length_bytes is not None and self.sink.size_bytes < self.length_bytes:
             raise BodyTooShort(self.sink.size_bytes, self.length_bytes)
-        if self.declared_sha256 is not None and self.declared_sha256 != self.sink.sha256:
-            raise HashMismatch(self.declared_sha256, self.sink.sha256)
+        if self.declared_sha256 is None:
+            return
+        got = await self.sink.sha256()
+        if got != self.declared_sha256:
+            raise HashMismatch(self.declared_sha256, got)
 
     async def _publish(self) -> None:
         name = self.place.relative.name

@@ -1,25 +1,39 @@
-"""Every `ArtifactSource` and `GalleryIndexSource` keeps these promises: the in-memory ones and the real."""
+"""Every `ArtifactSource` keeps these promises: the in-memory ones and the real."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
 from localai_worker.adapters.artifacts.ocifile import ImageFiles
-from localai_worker.adapters.artifacts.readers import ArtifactReaders, GalleryIndexReaders
+from localai_worker.adapters.artifacts.readers import ArtifactReaders
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable, NoSpace, UnsupportedSource
-from localai_worker.domain.ports.artifacts import ArtifactSource, GalleryIndexSource
+from localai_worker.domain.errors import (
+    ArtifactInvalid,
+    ArtifactMissing,
+    ArtifactUnavailable,
+    NoSpace,
+    UnsupportedSource,
+    WorkerError,
+)
+from localai_worker.domain.ports.artifacts import (
+    ArtifactSource,
+    FetchPhase,
+    FetchProgress,
+)
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
 from tests import archives
 
 TREE = {"run.sh": b"#!/bin/sh\nexit 0\n", "lib/libfoo.so": b"\x7fELF" * 1000, "lib/deep/er/x": b""}
+
+
+class Refused(WorkerError):
+    """What a policy says."""
 
 
 @dataclass
@@ -33,6 +47,7 @@ class Stage:
     spoil: Callable[[str], None]
     missing: str
     digest_known: bool
+    is_image: bool = True
 
     async def files(self) -> dict[str, bytes]:
         names = await self.filesystem.walk_files(RootedPath(self.into, PurePosixPath()))
@@ -102,7 +117,8 @@ def directory_stage(top: Path) -> Stage:
     def spoil(uri: str) -> None:
         os.mkfifo(Path(uri) / "a-pipe")
 
-    return disk_stage(top, offer, spoil, str(top / "elsewhere"), digest_known=False)
+    stage = disk_stage(top, offer, spoil, str(top / "elsewhere"), digest_known=False)
+    return replace(stage, is_image=False)
 
 
 @pytest.fixture(params=["memory", "oci archive", "docker archive", "directory"])
@@ -133,9 +149,79 @@ async def test_an_image_has_the_digest_of_its_manifest_and_it_is_stable(stage: S
     assert first.digest.startswith("sha256:") == stage.digest_known
 
 
-async def test_a_payload_that_is_not_there_is_unavailable(stage: Stage) -> None:
+async def test_progress_goes_one_way_and_ends_with_everything_done(stage: Stage) -> None:
+    told: list[FetchProgress] = []
+    uri = stage.offer({**TREE, "big": b"x" * 3_000_000})
+    await stage.source.fetch(uri, stage.into, report=told.append)
+    assert told[0] == FetchProgress(FetchPhase.RESOLVING, 0, 0)
+    phases = [list(FetchPhase).index(each.phase) for each in told]
+    assert phases == sorted(phases)
+    done = [each.done_bytes for each in told]
+    assert done == sorted(done)
+    (total_bytes,) = {each.total_bytes for each in told} - {0}
+    assert told[-1] == FetchProgress(FetchPhase.EXTRACTING, total_bytes, total_bytes)
+
+
+async def test_what_is_approved_is_an_image_before_anything_is_written(stage: Stage) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    async def approve(digest: str) -> None:
+        asked.append((digest, sorted(await stage.files())))
+
+    fetched = await stage.source.fetch(stage.offer(TREE), stage.into, approve=approve)
+    assert asked == ([(fetched.digest, [".keep"])] if stage.is_image else [])
+
+
+async def test_what_approval_raises_ends_the_fetch(stage: Stage) -> None:
+    async def refuse(digest: str) -> None:
+        raise Refused(digest)
+
+    uri = stage.offer(TREE)
+    if stage.is_image:
+        with pytest.raises(Refused):
+            await stage.source.fetch(uri, stage.into, approve=refuse)
+        assert sorted(await stage.files()) == [".keep"]
+    else:
+        await stage.source.fetch(uri, stage.into, approve=refuse)
+
+
+async def test_images_and_directories_are_not_compared_with_a_hash(stage: Stage) -> None:
+    await stage.source.fetch(stage.offer(TREE), stage.into, sha256="0" * 64)
+    assert (await stage.files())["run.sh"] == TREE["run.sh"]
+
+
+async def test_an_archive_is_compared_with_its_hash_in_any_case(tmp_path: Path) -> None:
+    stage = memory_stage(tmp_path)
+    uri = stage.offer(TREE)
+    assert isinstance(stage.source, InMemoryArtifacts)
+    stage.source.archives.add(uri)
+    right = (await stage.source.describe(uri)).digest.removeprefix("sha256:")
+    assert (await stage.source.fetch(uri, stage.into, sha256=right.upper())).digest == f"sha256:{right}"
+    with pytest.raises(ArtifactInvalid, match=f"should be sha256:{'0' * 64}"):
+        await stage.source.fetch(uri, stage.into, sha256="0" * 64)
+
+
+async def test_a_description_tells_the_digest_and_what_a_fetch_takes(stage: Stage) -> None:
+    uri = stage.offer({**TREE, "big": os.urandom(200_000)})
+    estimate = await stage.source.describe(uri)
+    assert sorted(await stage.files()) == [".keep"]
+    fetched = await stage.source.fetch(uri, stage.into)
+    assert estimate.digest == fetched.digest
+    assert estimate.download_bytes == fetched.downloaded_bytes
+    assert estimate.disk_bytes >= fetched.size_bytes
+
+
+async def test_what_cannot_be_fetched_cannot_be_described(stage: Stage) -> None:
     stage.offer(TREE)
-    with pytest.raises(ArtifactUnavailable) as caught:
+    with pytest.raises(ArtifactMissing):
+        await stage.source.describe(stage.missing)
+    with pytest.raises(UnsupportedSource):
+        await stage.source.describe("gopher://h/x")
+
+
+async def test_a_payload_that_is_not_there_is_missing(stage: Stage) -> None:
+    stage.offer(TREE)
+    with pytest.raises(ArtifactMissing) as caught:
         await stage.source.fetch(stage.missing, stage.into)
     assert caught.value.uri == stage.missing
 
@@ -173,57 +259,3 @@ async def test_the_in_memory_sources_can_be_taken_offline(tmp_path: Path) -> Non
     stage.source.offline = True
     with pytest.raises(ArtifactUnavailable, match="offline"):
         await stage.source.fetch(uri, stage.into)
-    galleries = InMemoryGalleries({"file:///index.yaml": [{"name": "x"}]}, offline=True)
-    with pytest.raises(ArtifactUnavailable, match="offline"):
-        await galleries.read("file:///index.yaml", trusted_root=tmp_path)
-
-
-INDEX_YAML = b"""\
-- &base
-  name: demo
-  version: 1.10
-  capabilities: {default: cpu-demo}
-- !!merge <<: *base
-  name: cpu-demo
-  uri: ocifile:///demo.tar
-"""
-INDEX: Sequence[Mapping[str, object]] = [
-    {"name": "demo", "version": "1.10", "capabilities": {"default": "cpu-demo"}},
-    {
-        "name": "cpu-demo",
-        "version": "1.10",
-        "capabilities": {"default": "cpu-demo"},
-        "uri": "ocifile:///demo.tar",
-    },
-]
-
-
-@pytest.fixture(params=["memory", "file"])
-def galleries(request: pytest.FixtureRequest, tmp_path: Path) -> GalleryIndexSource:
-    url = f"file://{tmp_path}/index.yaml"
-    if request.param == "memory":
-        return InMemoryGalleries({url: INDEX})
-    (tmp_path / "index.yaml").write_bytes(INDEX_YAML)
-    return GalleryIndexReaders({"file://": FileGalleryIndexes})
-
-
-async def test_an_index_is_read_in_file_order_with_its_scalars_as_text(
-    galleries: GalleryIndexSource, tmp_path: Path
-) -> None:
-    assert list(await galleries.read(f"file://{tmp_path}/index.yaml", trusted_root=tmp_path)) == INDEX
-
-
-async def test_an_index_that_is_not_there_is_unavailable(
-    galleries: GalleryIndexSource, tmp_path: Path
-) -> None:
-    with pytest.raises(ArtifactUnavailable):
-        await galleries.read(f"file://{tmp_path}/other.yaml", trusted_root=tmp_path)
-
-
-@pytest.mark.parametrize("url", ["https://h/index.yaml", "github:org/repo/index.yaml@main", "/index.yaml"])
-async def test_an_index_of_a_kind_nobody_reads_is_refused_by_name(
-    galleries: GalleryIndexSource, tmp_path: Path, url: str
-) -> None:
-    with pytest.raises(UnsupportedSource) as caught:
-        await galleries.read(url, trusted_root=tmp_path)
-    assert (caught.value.uri, caught.value.supported) == (url, ("file://",))

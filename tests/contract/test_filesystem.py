@@ -425,11 +425,11 @@ async def test_an_incoming_file_counts_and_hashes_what_was_written_so_far(case: 
         await incoming.write(chunk)
         content += chunk
         assert incoming.size_bytes == len(content)
-        assert incoming.sha256 == hashlib.sha256(content).hexdigest()
+        assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
     await incoming.publish()
     assert await case.content(case.top / "root" / "file") == content
     assert incoming.size_bytes == len(content)
-    assert incoming.sha256 == hashlib.sha256(content).hexdigest()
+    assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
 
 
 async def test_nobody_sees_an_incoming_file_before_it_is_published(case: Case) -> None:

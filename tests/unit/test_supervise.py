@@ -233,7 +233,7 @@ async def test_a_program_that_cannot_be_spawned_leaves_nothing(node: Node) -> No
     with pytest.raises(BackendNotStarted, match="starting backend process: cannot start"):
         await node.supervisor.start(KEY, Installed("missing"), frozenset({"missing"}))
     assert node.ports.leased == {}
-    assert node.supervisor.keys_of("qwen") == ()
+    assert node.supervisor.table.keys_of("qwen") == ()
 
 
 async def test_waiters_of_a_failed_start_get_the_same_reason(node: Node) -> None:
@@ -433,7 +433,7 @@ async def test_a_bare_model_id_means_all_its_replicas(node: Node) -> None:
         await node.supervisor.start(ReplicaKey("qwen", index), LLAMA_CPP, LLAMA)
     other = node.install("vllm", FakeProgram())
     await node.supervisor.start(ReplicaKey("phi", 0), other, frozenset({"vllm"}))
-    keys = node.supervisor.keys_of
+    keys = node.supervisor.table.keys_of
     assert set(keys("qwen")) == {ReplicaKey("qwen", 0), ReplicaKey("qwen", 1)}
     assert keys("qwen#1") == (ReplicaKey("qwen", 1),)
     assert keys("unknown") == ()

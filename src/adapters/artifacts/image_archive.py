@@ -32,6 +32,7 @@ class ArchivedLayer:
     """
 
     name: str
+    size_bytes: int
     digest: str = ""
     diff_id: str = ""
 
@@ -42,6 +43,11 @@ class ArchivedImage:
 
     digest: str
     layers: tuple[ArchivedLayer, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all layers as they are stored."""
+        return sum(layer.size_bytes for layer in self.layers)
 
 
 class ImageArchive:
@@ -147,7 +153,8 @@ class ImageArchive:
         config, layers = parse_manifest(document, what=name, uri=self._uri)
         self._document(self._blob(config.digest, config.size_bytes), digest=config.digest)
         archived = tuple(
-            ArchivedLayer(self._blob(layer.digest, layer.size_bytes), digest=layer.digest) for layer in layers
+            ArchivedLayer(self._blob(layer.digest, layer.size_bytes), layer.size_bytes, digest=layer.digest)
+            for layer in layers
         )
         return ArchivedImage(chosen.digest, archived)
 
@@ -174,9 +181,8 @@ class ImageArchive:
         )
         if len(names) != len(diff_ids):
             raise ArtifactInvalid(self._uri, f"{len(names)} layers, but {len(diff_ids)} diff ids")
-        layers = tuple(
-            ArchivedLayer(name, diff_id=diff_id) for name, diff_id in zip(names, diff_ids, strict=True)
+        layers = tuple(  # a missing one is told before the first one is unpacked
+            ArchivedLayer(name, self._section(name)[1], diff_id=diff_id)
+            for name, diff_id in zip(names, diff_ids, strict=True)
         )
-        for layer in layers:
-            self._section(layer.name)  # a missing layer is told before the first one is unpacked
         return ArchivedImage("", layers)

@@ -2,17 +2,28 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from anyio import from_thread, to_thread
 
-from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
-from ...domain.ports.artifacts import FetchedArtifact
-from .image_archive import ImageArchive
+from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
+from ...domain.ports.artifacts import (
+    Approve,
+    ArtifactEstimate,
+    FetchedArtifact,
+    FetchPhase,
+    Report,
+    approve_any,
+    unreported,
+)
+from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
+from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .tree import TreeBuilder, TreeLimits
 
 SCHEME = "ocifile://"
@@ -22,30 +33,46 @@ SCHEME = "ocifile://"
 class ImageFiles:
     """An `ArtifactSource` for the tar files that `docker save` and OCI tools write, one image in each.
 
+    Work runs in a worker thread, and notices a cancellation within one chunk or entry.
     Source of the scheme: LocalAI pkg/oci/image.go, which reads the docker form only.
     """
 
     limits: TreeLimits = field(default_factory=TreeLimits)
     platform: str = field(default_factory=host_platform)
 
-    async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
-        """Runs in a worker thread, and notices a cancellation within one chunk or entry."""
-        return await to_thread.run_sync(self._fetch, uri, into)
+    async def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        sha256: str = "",
+        approve: Approve = approve_any,
+        report: Report = unreported,
+    ) -> FetchedArtifact:
+        del sha256  # an image vouches for itself
+        async with reporting(report) as meter:
+            image = await to_thread.run_sync(self._image, uri)
+            await approve(image.digest)
+            meter.begin(image.size_bytes, FetchPhase.EXTRACTING)
+            return await to_thread.run_sync(self._unpack, uri, image, into, meter)
 
-    def _fetch(self, uri: str, into: Path) -> FetchedArtifact:
-        path = Path(uri.removeprefix(SCHEME))
-        if not path.is_absolute():
-            raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
-        with _open_regular(path, uri) as file:
-            check = from_thread.check_cancelled
-            archive = ImageArchive(file, os.fstat(file.fileno()).st_size, uri=uri, check_cancelled=check)
+    async def describe(self, uri: str) -> ArtifactEstimate:
+        image = await to_thread.run_sync(self._image, uri)
+        return ArtifactEstimate(image.digest, disk_bytes=unpacked_estimate(image.size_bytes))
+
+    def _image(self, uri: str) -> ArchivedImage:
+        with _opened(uri) as archive:
             image = archive.image(self.platform)
-            if not image.layers:
-                raise ArtifactInvalid(uri, "an image without layers")
-            tree = TreeBuilder(into, uri, self.limits, check)
+        if not image.layers:
+            raise ArtifactInvalid(uri, "an image without layers")
+        return image
+
+    def _unpack(self, uri: str, image: ArchivedImage, into: Path, meter: Meter) -> FetchedArtifact:
+        with _opened(uri) as archive:
+            tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled)
             for number, layer in enumerate(image.layers, start=1):
                 apply_layer(
-                    archive.open(layer.name),
+                    CountingReader(archive.open(layer.name), meter),
                     tree,
                     digest=layer.digest,
                     diff_id=layer.diff_id,
@@ -56,10 +83,22 @@ class ImageFiles:
         return FetchedArtifact(digest=image.digest, size_bytes=tree.size_bytes)
 
 
+@contextmanager
+def _opened(uri: str) -> Iterator[ImageArchive]:
+    path = Path(uri.removeprefix(SCHEME))
+    if not path.is_absolute():
+        raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
+    with _open_regular(path, uri) as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=from_thread.check_cancelled)
+
+
 def _open_regular(path: Path, uri: str) -> BinaryIO:
     try:
         # Without O_NONBLOCK a pipe of this name would hold the thread until somebody writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise ArtifactMissing(uri, str(error.strerror)) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ArtifactUnavailable(uri, getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

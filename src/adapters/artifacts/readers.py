@@ -1,12 +1,20 @@
 """Which reader a uri goes to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ...domain.errors import UnsupportedSource
-from ...domain.ports.artifacts import ArtifactSource, FetchedArtifact, GalleryIndexSource
+from ...domain.ports.artifacts import (
+    Approve,
+    ArtifactEstimate,
+    ArtifactSource,
+    FetchedArtifact,
+    Report,
+    approve_any,
+    unreported,
+)
 
 Reader = TypeVar("Reader")
 
@@ -21,18 +29,20 @@ class ArtifactReaders:
 
     readers: Mapping[str, Callable[[], ArtifactSource]]
 
-    async def fetch(self, uri: str, into: Path) -> FetchedArtifact:
-        return await _reader_of(uri, self.readers).fetch(uri, into)
+    async def fetch(
+        self,
+        uri: str,
+        into: Path,
+        *,
+        sha256: str = "",
+        approve: Approve = approve_any,
+        report: Report = unreported,
+    ) -> FetchedArtifact:
+        reader = _reader_of(uri, self.readers)
+        return await reader.fetch(uri, into, sha256=sha256, approve=approve, report=report)
 
-
-@dataclass(frozen=True)
-class GalleryIndexReaders:
-    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried; made when needed."""
-
-    readers: Mapping[str, Callable[[], GalleryIndexSource]]
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        return await _reader_of(url, self.readers).read(url, trusted_root=trusted_root)
+    async def describe(self, uri: str) -> ArtifactEstimate:
+        return await _reader_of(uri, self.readers).describe(uri)
 
 
 def _reader_of(uri: str, readers: Mapping[str, Callable[[], Reader]]) -> Reader:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import anyio
 
-from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from ...domain.ports.processes import Listening, ProcessExit, ProcessIdentity, ProcessSpec, StopSignal
 from .backend import FakeBackend
 
 _FIRST_PID = 1000
+_TICKS_PER_S = 100  # as Linux counts start times
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,10 @@ class FakeProcess:
     _ended_as: ProcessExit
     _child_killed: bool = False
     _changed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, round(self.started_s * _TICKS_PER_S), self.machine.boot)
 
     @property
     def exit(self) -> ProcessExit | None:
@@ -107,13 +112,14 @@ class InMemoryMachine:
 
     `strangers` are listeners of other programs: port to the backend that answers there (a test steals a
     port here). `connections` counts clients by the port they are connected to; None plays a machine that
-    cannot tell.
+    cannot tell. Processes live on when the worker that started them is dropped.
     """
 
     processes: list[FakeProcess] = field(default_factory=list)
     strangers: dict[int, FakeBackend] = field(default_factory=dict)
     connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
+    boots: int = 1
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
         """Run `program` as `spec` says; its stderr is there at once."""
@@ -140,6 +146,17 @@ class InMemoryMachine:
         if port in self.strangers:
             return self.strangers[port]
         return next((process.backend for process in self.processes if process.serves(port)), None)
+
+    @property
+    def boot(self) -> str:
+        """Names the run of its system; another one after `reboot`."""
+        return f"boot-{self.boots}"
+
+    def reboot(self) -> None:
+        """End every process with its whole group."""
+        for process in self.processes:
+            process.signal_group(StopSignal.KILL)
+        self.boots += 1
 
     @property
     def running(self) -> tuple[FakeProcess, ...]:

@@ -96,7 +96,7 @@ class BackendCommands:
             await self.supervisor.stop_all(force=request.force)
             return
         identity = await self.installed.identity(request.backend)
-        keys = self.supervisor.keys_of(request.backend, identity)
+        keys = self.supervisor.table.keys_of(request.backend, identity)
         log.info("stop: backend=%s replicas=%s", request.backend, [str(key) for key in keys])
 
         async def stop_one(key: ReplicaKey) -> None:

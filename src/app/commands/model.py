@@ -19,8 +19,9 @@ from ...domain.messages.model import (
     ModelUnloadRequest,
     RunningModel,
 )
+from ...domain.process_table import RunningReplica
 from ...domain.stop_group import StopLadder
-from ...domain.supervise import RunningReplica, Stopped, Supervisor
+from ...domain.supervise import Stopped, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class ModelCommands:
             key = ReplicaKey.parse(request.process_key)
         except MalformedReplicaKey:
             key = None  # no process has such a key
-        port = self.supervisor.port_of(key) if key else None
+        port = self.supervisor.table.port_of(key) if key else None
         if key is None or port is None:
             return ModelStopReply(
                 matched=False, freed=False, terminated=True, process_key=request.process_key

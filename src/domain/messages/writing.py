@@ -7,7 +7,7 @@ fraction. Source: the `encoding/json` package behind LocalAI core/services/messa
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
 EMPTY_REQUEST = b"{}"
@@ -27,6 +27,11 @@ def encode_object(fields: Mapping[str, object]) -> bytes:
         ValueError: a float is not finite; JSON has no word for it.
     """
     return _written(fields).encode()
+
+
+def encode_list(items: Sequence[object]) -> bytes:
+    """`items` as one JSON array, under the rules of `encode_object`."""
+    return _written(list(items)).encode()
 
 
 def without_zeros(fields: Mapping[str, object], *, always: Collection[str] = ()) -> dict[str, object]:

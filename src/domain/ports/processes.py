@@ -14,7 +14,8 @@ class ProcessSpec:
     The program runs as `directory/program.name` with `directory` as working directory, stdin from the
     null device, and stdout and stderr appended to the two files. They start empty: what an earlier
     process left there is kept beside as `<name>.previous`; missing parents are created, mode 0700.
-    `environment` is complete: nothing is inherited besides.
+    `environment` is complete: nothing is inherited besides. A `mark` (see `launch_mark`) goes into it
+    too; by it a process and whatever it starts is recognised after a crash of the worker.
     """
 
     program: Path
@@ -22,11 +23,25 @@ class ProcessSpec:
     environment: Mapping[str, str]
     stdout: Path
     stderr: Path
+    mark: str = ""
 
     @property
     def directory(self) -> Path:
         """The working directory: where the program lies."""
         return self.program.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """Which process `pid` was, so that no other that gets the same number is ever taken for it.
+
+    `started` is the kernel's own start time, `boot` names the run of the system that counts it (and the
+    container, where process ids are counted in one); both only compare.
+    """
+
+    pid: int
+    started: int
+    boot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,10 @@ class Process(Protocol):
         """Process id, equal to the id of its process group."""
 
     @property
+    def identity(self) -> ProcessIdentity | None:
+        """What `Processes.find` finds it again by; None where the platform cannot tell."""
+
+    @property
     def exit(self) -> ProcessExit | None:
         """How the leader ended; None while it lives."""
 
@@ -85,6 +104,14 @@ class Process(Protocol):
         """Who listens on TCP `port` of this machine. Cheap while nobody does: made to be polled."""
 
 
+@dataclass(frozen=True, slots=True)
+class MarkedGroup:
+    """A process group with a member that carries `mark`; `process` is its leader, which may be gone."""
+
+    mark: str
+    process: Process
+
+
 class Processes(Protocol):
     """Starts processes. A process outlives its handle, and the worker: only `signal_group` ends it."""
 
@@ -98,8 +125,26 @@ class Processes(Protocol):
             SpawnFailed: the program is missing, not a file, or the system refused.
         """
 
+    async def find(self, identity: ProcessIdentity) -> Process | None:
+        """The living process of `identity`, whoever started it; None when it has ended or cannot be proven.
+
+        Nobody tells how such a process ends: its exit has neither code nor signal.
+        """
+
+    async def marked(self, owner: str) -> tuple[MarkedGroup, ...]:
+        """Every process group in which a mark of `owner` is found, the caller's own left out.
+
+        Also those whose leader has ended, and those that left the group they were started in. A process
+        that hides or overwrites its environment is not found.
+        """
+
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
         """The last `lines` lines of an output file, read from its last `limit_bytes` bytes only.
 
         Undecodable bytes are replaced, control characters (colours) removed. A missing file gives "".
         """
+
+
+def launch_mark(owner: str, launch: str) -> str:
+    """The mark of one launch by `owner`; neither text has a dot."""
+    return f"{owner}.{launch}"

@@ -9,8 +9,9 @@ from anyio import EndOfStream, Event, connect_tcp, fail_after
 from anyio.abc import SocketStream
 from starlette.datastructures import Headers
 
+from localai_worker.adapters.filesystem.incoming import LocalIncomingFile
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.filesystem.transfers import LocalIncomingFile, LocalOutgoingFile
+from localai_worker.adapters.filesystem.outgoing import LocalOutgoingFile
 from localai_worker.adapters.http_server import request
 from localai_worker.adapters.http_server.request import RequestBody
 from localai_worker.domain.errors import FileUnreadable
