@@ -1,10 +1,8 @@
 """The login by JWT, as nats-py asks for it at every connect."""
 
 import base64
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from ...domain.bus_credentials import BusCredentials
 
@@ -19,7 +17,8 @@ class Signer:
 
 def signer(credentials: BusCredentials) -> Signer:
     """Who logs in as the user of `credentials`; nkeys is loaded here, by those who use it."""
-    nkeys: Any = importlib.import_module("nkeys")  # it has no types
+    import nkeys
+
     pair = nkeys.from_seed(bytearray(credentials.seed.encode()))
     return Signer(
         jwt=lambda: bytearray(credentials.jwt.encode()),

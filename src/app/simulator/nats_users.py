@@ -5,7 +5,6 @@ Sources: LocalAI pkg/natsauth, NATS' JWT claims of version 2.
 
 import base64
 import hashlib
-import importlib
 import json
 import os
 import time
@@ -23,7 +22,8 @@ _SEED_BYTES = 32
 
 def _new_pair(prefix: str) -> Any:
     """A fresh Ed25519 pair of nkeys (which has no types); `prefix` names its kind in nkeys' own words."""
-    nkeys = importlib.import_module("nkeys")
+    import nkeys
+
     seed = nkeys.encode_seed(os.urandom(_SEED_BYTES), getattr(nkeys, f"PREFIX_BYTE_{prefix}"))
     return nkeys.from_seed(bytearray(seed))
 
