@@ -14,6 +14,7 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.collect_output import CollectOutput
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
@@ -103,6 +104,12 @@ def _oom_kills() -> Any:
     from ..adapters.hardware.oom import KernelOomKills
 
     return KernelOomKills()
+
+
+def _output_files(settings: Settings) -> Any:
+    from ..adapters.processes.outputs import LocalOutputFiles
+
+    return LocalOutputFiles(settings.backend_log_mib * 1024 * 1024)
 
 
 def _system_clock() -> Any:
@@ -224,6 +231,7 @@ class Container(containers.DeclarativeContainer):
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
     oom_kills = providers.Singleton(_oom_kills)
+    output_files = providers.Singleton(_output_files, settings)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
@@ -268,6 +276,13 @@ class Container(containers.DeclarativeContainer):
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    output = providers.Singleton(
+        CollectOutput,
+        files=output_files,
+        logs=logs,
+        clock=clock,
+        directory=providers.Callable(_output_directory, settings),
+    )
     deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
@@ -275,6 +290,7 @@ class Container(containers.DeclarativeContainer):
         client=backend_client,
         filesystem=filesystem,
         deaths=deaths,
+        output=output,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
