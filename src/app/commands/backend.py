@@ -7,6 +7,7 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import ReplicaKey
+from ...domain.deaths import Deaths
 from ...domain.delete_backend import DeleteBackend, DeletionFailed
 from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.galleries import Gallery, parse_galleries
@@ -42,6 +43,7 @@ class BackendCommands:
     supervisor: Supervisor
     deletion: DeleteBackend
     replacement: ReplaceBackend
+    deaths: Deaths
     addresses: NodeAddresses
     galleries: tuple[Gallery, ...]
     bus: MessageBus
@@ -90,7 +92,12 @@ class BackendCommands:
         listen(InstallStep(InstallPhase.STARTING, backend.name))
         key = ReplicaKey(model or backend.name, request.replica_index)
         port = await self.supervisor.start(key, backend, await self.installed.identity(backend.name))
-        return BackendInstallReply(success=True, address=self.addresses.advertised(port))
+        died = self.deaths.untold(key)
+        return BackendInstallReply(
+            success=True,
+            address=self.addresses.advertised(port),
+            previous_death=str(died) if died else "",
+        )
 
     async def upgrade(self, subjects: NodeSubjects, request: BackendUpgradeRequest) -> BackendUpgradeReply:
         """Stop the backend's processes and install it anew; nothing is started. Events as for an install."""
