@@ -109,7 +109,7 @@ class ProgressEvents:
 async def progress_events(
     bus: MessageBus, subjects: NodeSubjects, *, op_id: str, backend: str
 ) -> AsyncIterator[ProgressEvents]:
-    """Events of the operation `op_id` while the block runs; all are sent when it is left, by a failure too."""
+    """Events of the operation `op_id` while the block runs; all are sent when it ends, also badly."""
     events = ProgressEvents(bus.publish, subjects.install_progress(op_id), op_id, subjects.node_id, backend)
     failure: Exception | None = None
     async with anyio.create_task_group() as sending:
