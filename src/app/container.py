@@ -14,13 +14,16 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
 from ..domain.gallery_index import GalleryIndexes
+from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.ports.hardware import Hardware
+from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
 from ..domain.replace_backend import ReplaceBackend
 from ..domain.start_backend import BackendStarter
@@ -96,6 +99,12 @@ def _local_hardware(environment: Mapping[str, str]) -> Any:
     return LocalHardware(environment=environment)
 
 
+def _oom_kills() -> Any:
+    from ..adapters.hardware.oom import KernelOomKills
+
+    return KernelOomKills()
+
+
 def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
@@ -120,16 +129,28 @@ def _local_directories() -> Any:
     return LocalDirectories()
 
 
-def _gallery_readers() -> Any:
-    from ..adapters.artifacts.readers import GalleryIndexReaders
+def _gallery_documents() -> Any:
+    from ..adapters.galleries.documents import GalleryDocumentReaders
 
-    return GalleryIndexReaders({"file://": _file_indexes})
+    return GalleryDocumentReaders(
+        {"file://": _document_files, "http://": _web_documents, "https://": _web_documents}
+    )
 
 
-def _file_indexes() -> Any:
-    from ..adapters.artifacts.file_index import FileGalleryIndexes
+def _document_files() -> Any:
+    from ..adapters.galleries.files import FileDocuments
 
-    return FileGalleryIndexes()
+    return FileDocuments()
+
+
+def _web_documents() -> Any:
+    from ..adapters.galleries.http import HttpDocuments
+
+    return HttpDocuments()
+
+
+def _gallery_copies(root: Path) -> Path | None:
+    return root.parent / "cache/gallery" if root.is_absolute() else None
 
 
 def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
@@ -202,10 +223,11 @@ class Container(containers.DeclarativeContainer):
     network = providers.Singleton(_local_network)
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
+    oom_kills = providers.Singleton(_oom_kills)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
-    gallery_source = providers.Singleton(_gallery_readers)
+    gallery_source = providers.Singleton(_gallery_documents)
     broker = providers.Singleton(_memory_broker)
     bus = providers.Selector(
         settings.provided.bus.value,
@@ -227,12 +249,15 @@ class Container(containers.DeclarativeContainer):
         system_path=settings.provided.backends_system_path,
         capability=capability,
     )
-    galleries = providers.Singleton(
-        GalleryIndexes,
-        source=gallery_source,
+    backend_indexes = providers.Singleton(
+        ReadGalleries,
+        documents=gallery_source,
+        filesystem=filesystem,
         trusted_root=settings.provided.backends_path,
-        capability=capability,
+        copies=providers.Callable(_gallery_copies, settings.provided.backends_path),
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
+    galleries = providers.Singleton(GalleryIndexes, backend_indexes, capability)
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
@@ -243,11 +268,13 @@ class Container(containers.DeclarativeContainer):
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
         processes=processes,
         client=backend_client,
         filesystem=filesystem,
+        deaths=deaths,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
@@ -288,6 +315,7 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         deletion=deletion,
         replacement=replacement,
+        deaths=deaths,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )

@@ -20,7 +20,8 @@ from .errors import (
     WorkerError,
 )
 from .external_uri import name_external
-from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes, NamedGallery
+from .galleries import Gallery
+from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
 from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
 from .keyed_locks import KeyedLocks
 from .messages.error_text import go_quote
@@ -105,7 +106,7 @@ class InstallBackends:
         self,
         *,
         backend: str,
-        galleries: Sequence[NamedGallery],
+        galleries: Sequence[Gallery],
         uri: str = "",
         name: str = "",
         alias: str = "",
@@ -139,7 +140,7 @@ class InstallBackends:
         return found
 
     async def _install_external(
-        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery], *, force: bool
+        self, uri: str, name: str, alias: str, galleries: Sequence[Gallery], *, force: bool
     ) -> str:
         there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
         is_directory = there is not None and there.kind is FileKind.DIRECTORY
@@ -154,9 +155,7 @@ class InstallBackends:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
 
-    async def _install_from_galleries(
-        self, name: str, galleries: Sequence[NamedGallery], *, force: bool
-    ) -> str:
+    async def _install_from_galleries(self, name: str, galleries: Sequence[Gallery], *, force: bool) -> str:
         if name:
             _require_safe(name)
         choice = await self.galleries.choose(name, galleries)
@@ -187,7 +186,7 @@ class InstallBackends:
         metadata = BackendMetadata(
             meta_backend_for=choice.concrete.name,
             name=choice.requested.name,
-            gallery_url=choice.requested.gallery_url,
+            gallery_url=choice.requested.gallery.url,
             version=choice.concrete.version,
         )
         async with self._private_directory(choice.requested.name) as private:
@@ -260,7 +259,7 @@ def _metadata_of(entry: GalleryEntry) -> BackendMetadata:
     return BackendMetadata(
         alias=entry.alias,
         name=entry.name,
-        gallery_url=entry.gallery_url,
+        gallery_url=entry.gallery.url,
         version=entry.version,
         uri=entry.uri,
     )

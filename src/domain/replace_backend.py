@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .backend import ReplicaKey
 from .backend_files import backend_files
 from .errors import WorkerError
-from .gallery_index import NamedGallery
+from .galleries import Gallery
 from .install import InstallBackends, InstallFailed
 from .installed import InstalledBackend, InstalledBackends
 from .stop_replicas import ReplicaNotStopped, stop_replicas
@@ -21,7 +21,7 @@ class WantedBackend:
     """What a request says of the backend it wants; see `InstallBackends.ensure`."""
 
     backend: str
-    galleries: Sequence[NamedGallery]
+    galleries: Sequence[Gallery]
     uri: str = ""
     name: str = ""
     alias: str = ""
