@@ -268,7 +268,8 @@ OPTIONS: tuple[Option, ...] = (
         since="ours",
         kind=Kind.DURATION,
         default="30s",
-        help="How long a backend may take to answer its first health check.",
+        help="How long a backend may take to answer its first health check, counted anew from each sign of "
+        "work (CPU time, output); 4 min 30 s in all, or this if it is longer.",
     ),
     Option(
         "stop_grace",
@@ -277,6 +278,14 @@ OPTIONS: tuple[Option, ...] = (
         kind=Kind.DURATION,
         default="15s",
         help="How long a backend may take to end before it is killed.",
+    ),
+    Option(
+        "backend_log_mib",
+        ("LOCALAI_BACKEND_LOG_MIB",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="10",
+        help="How large an output file of a backend may grow, in MiB, before it is moved aside and emptied.",
     ),
     # logging
     Option(

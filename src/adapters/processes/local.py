@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import subprocess
 import threading
 from contextlib import suppress
@@ -13,6 +12,8 @@ from typing import IO
 from anyio import to_thread
 
 from ...domain.errors import SpawnFailed
+from ...domain.output_text import plain
+from ...domain.ports.outputs import full_part
 from ...domain.ports.processes import (
     Listening,
     MarkedGroup,
@@ -20,14 +21,12 @@ from ...domain.ports.processes import (
     ProcessIdentity,
     ProcessSpec,
     StopSignal,
+    Work,
 )
 from .found import FoundProcess, find_process, marked_groups
 from .listeners import who_listens
-from .proc_table import MARK_VARIABLE, all_processes, read_process, readable, this_boot
+from .proc_table import MARK_VARIABLE, all_processes, cpu_s_of, read_process, readable, this_boot
 from .signals import SIGNALS
-
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass
@@ -36,6 +35,7 @@ class LocalProcess:
 
     popen: subprocess.Popen[bytes]
     identity: ProcessIdentity | None = None
+    outputs: tuple[Path, ...] = ()
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _exit: ProcessExit | None = None
 
@@ -71,6 +71,9 @@ class LocalProcess:
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)
+
+    async def work(self) -> Work:
+        return await to_thread.run_sync(_work, self.pid, self.outputs)
 
     def watch(self) -> None:
         """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
@@ -110,7 +113,7 @@ class LocalProcesses:
             popen, identity = await to_thread.run_sync(_start, spec)
         except OSError as error:
             raise SpawnFailed(spec.program, error.strerror or str(error)) from error
-        process = LocalProcess(popen, identity)
+        process = LocalProcess(popen, identity, (spec.stdout, spec.stderr))
         process.watch()
         return process
 
@@ -134,6 +137,7 @@ def _start(spec: ProcessSpec) -> tuple[subprocess.Popen[bytes], ProcessIdentity 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists():
             path.replace(path.with_name(path.name + ".previous"))
+        full_part(path).unlink(missing_ok=True)
     with _append(spec.stdout) as stdout, _append(spec.stderr) as stderr:
         popen = subprocess.Popen(
             [spec.program.name, *spec.arguments],
@@ -161,13 +165,25 @@ def _any_running_member(group: int) -> bool:
     return any(process.group == group and process.running for process in all_processes())
 
 
+def _work(group: int, outputs: tuple[Path, ...]) -> Work:
+    return Work(
+        cpu_s=cpu_s_of(group),
+        output_bytes=sum(path.stat().st_size for path in outputs if path.exists()),
+    )
+
+
 def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:
+    end = _last_bytes(path, limit_bytes)
+    if len(end) < limit_bytes:  # it may have been emptied a moment ago
+        end = _last_bytes(full_part(path), limit_bytes - len(end)) + end
+    return "\n".join(plain(end.decode("utf-8", errors="replace")).splitlines()[-lines:])
+
+
+def _last_bytes(path: Path, limit_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit_bytes))
-            text = file.read(limit_bytes).decode("utf-8", errors="replace")
+            return file.read(limit_bytes)
     except FileNotFoundError:
-        return ""
-    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
-    return "\n".join(text.splitlines()[-lines:])
+        return b""
