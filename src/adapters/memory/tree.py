@@ -40,6 +40,7 @@ class Tree:
     def __init__(self) -> None:
         self._inodes = count(2)  # as on a disk, where the root is number 2
         self._clock_ns = count(1)
+        self.changes = 0  # grows with every change of what is stored
         self.root = self.new_directory(0o755)
 
     def new_file(self, content: bytes, mode: int) -> FileNode:
@@ -56,6 +57,8 @@ class Tree:
 
         A circle of links ends at one of them.
         """
+        if self._is_plain(path):
+            return PurePosixPath(path)
         reached, links = ROOT, 0
         waiting = list(reversed((ROOT / path).parts[1:]))
         while waiting:
@@ -74,6 +77,17 @@ class Tree:
                 reached = ROOT
             waiting.extend(part for part in reversed(node.target.parts) if part != "/")
         return reached
+
+    def _is_plain(self, path: PurePath) -> bool:
+        """Whether `path` is absolute and meets no link and no `..` on its way: then it is real as it stands."""
+        node: Node | None = self.root
+        for part in path.parts[1:]:
+            if part == "..":
+                return False
+            node = node.entries.get(part) if isinstance(node, DirectoryNode) else None
+            if isinstance(node, LinkNode):
+                return False
+        return path.is_absolute()
 
     def at(self, real: PurePosixPath) -> Node | None:
         """What stands at the real path, itself possibly a link; None when nothing does."""
@@ -97,12 +111,14 @@ class Tree:
         """Put `node` at the real path, in place of what was there; its directory exists."""
         directory = self._directory_of(real)
         directory.entries[real.name] = node
+        self.changes += 1
         directory.modified_ns = next(self._clock_ns)
 
     def detach(self, real: PurePosixPath) -> Node:
         """Take what stands at the real path, which exists, out of the tree."""
         directory = self._directory_of(real)
         directory.modified_ns = next(self._clock_ns)
+        self.changes += 1
         return directory.entries.pop(real.name)
 
     def _directory_of(self, real: PurePosixPath) -> DirectoryNode:

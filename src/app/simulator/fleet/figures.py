@@ -6,7 +6,7 @@ from typing import Any
 
 from .plan import Fault
 
-SAMPLES = 240  # over the whole run, whatever its length
+SAMPLES = 120  # over the whole run, whatever its length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,7 @@ class Fleet:
     _dead: dict[Life, asyncio.Task[None]] = field(default_factory=dict)
     _tasks: TaskGroup | None = None
     _frontend_scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    _restarts: int = 0  # of the frontend, that are under way
     _frontend_may_run: anyio.Event = field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
@@ -119,14 +120,18 @@ class Fleet:
 
     async def restart_frontend(self, away_s: float, *, wiped: bool) -> None:
         """Stop the frontend, and start it again later; what it was doing is lost."""
-        self._frontend_may_run = anyio.Event()
+        if self._restarts == 0:
+            self._frontend_may_run = anyio.Event()
+        self._restarts += 1
         self.registry.offline = True
         self._frontend_scope.cancel()
         if wiped:
             self.frontend.forget_everything()
         await anyio.sleep(away_s)
-        self.registry.offline = False
-        self._frontend_may_run.set()
+        self._restarts -= 1
+        if self._restarts == 0:
+            self.registry.offline = False
+            self._frontend_may_run.set()
 
     def node_id(self, host: Host) -> NodeId | None:
         """How the frontend calls the machine; None where it does not know it."""

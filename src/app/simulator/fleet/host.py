@@ -57,7 +57,6 @@ class HostHardware:
     _readings: dict[int, Hardware] = field(default_factory=dict)
 
     async def read(self) -> Hardware:
-        await checkpoint()
         running = len(self.machine.running) if self.machine.processes else 0
         reading = self._readings.get(running)
         if reading is None:
@@ -69,7 +68,6 @@ class HostHardware:
         return reading
 
     async def vram_by_group(self) -> Mapping[int, int]:
-        await checkpoint()
         return {process.pid: MODEL_BYTES for process in self.machine.running}
 
 
@@ -140,7 +138,7 @@ class Host:
         """What the next process does."""
         backend = FakeBackend(hangs=frozenset({"free"}) if self.hangs_in_free else frozenset())
         program = FakeProgram(
-            backend=backend, listens_after_s=0.2 + 4 * self.random.random() ** 3, term_s=self.random.random()
+            backend=backend, listens_after_s=0.1 + 3 * self.random.random() ** 6, term_s=self.random.random()
         )
         if self.starts_slowly:
             program = replace(program, listens_after_s=self.random.uniform(15, 60))

@@ -19,7 +19,7 @@ from .plan import Case
 from .violations import Verdict, Violation
 from .workload import Workload
 
-_INSPECT_S = 30.0
+_INSPECT_S = 60.0
 
 Progress = Callable[[float], None]
 """Hears the virtual time, in seconds, now and then."""
