@@ -23,6 +23,7 @@ from ..domain.gallery_index import GalleryIndexes
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.integrity import Integrity
 from ..domain.ports.hardware import Hardware
 from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
@@ -31,6 +32,7 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from . import integrity_parts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -263,12 +265,18 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
+    attachments = providers.Singleton(integrity_parts.attachments)
+    signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
+    integrity = providers.Singleton(
+        Integrity, attachments, signatures, settings.provided.require_backend_integrity
+    )
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         clock=clock,
     )
     logs = providers.Singleton(BackendLogs)
@@ -319,6 +327,7 @@ class Container(containers.DeclarativeContainer):
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         detection=detection,
     )
     backend_commands = providers.Singleton(

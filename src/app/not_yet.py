@@ -4,7 +4,6 @@ from .option_values import SettingsError
 from .settings import Settings
 
 _NO_LOGIN = "left out: this version cannot log in to NATS with a JWT and would connect without one"
-_NO_CHECK = "left out: this version checks no signatures and would install backends unverified"
 
 
 def refuse_false_promises(settings: Settings) -> list[str]:
@@ -20,8 +19,6 @@ def refuse_false_promises(settings: Settings) -> list[str]:
         raise SettingsError("--nats-require-auth", "true", _NO_LOGIN)
     if settings.nats_jwt:
         raise SettingsError("--nats-jwt", "***", _NO_LOGIN)
-    if settings.require_backend_integrity:
-        raise SettingsError("--require-backend-integrity", "true", _NO_CHECK)
     unused = {
         "--storage-url": (settings.storage_url, "files come over HTTP only; unset it on the frontend too"),
         "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),

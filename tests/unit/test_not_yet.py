@@ -13,7 +13,6 @@ from tests.memory_worker import memory_settings
         {"LOCALAI_DISTRIBUTED_REQUIRE_AUTH": "true"},
         {"LOCALAI_NATS_REQUIRE_AUTH": "true"},
         {"LOCALAI_NATS_JWT": "eyJ", "LOCALAI_NATS_USER_SEED": "SUAB"},
-        {"LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"},
     ],
 )
 def test_what_promises_security_and_cannot_keep_it_is_refused(variables: dict[str, str]) -> None:
