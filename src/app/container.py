@@ -4,6 +4,7 @@ Every part can be replaced by overriding its provider; `memory_container.in_memo
 the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.bus_credentials import BusCredentials
+from ..domain.bus_login import BusLogin
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
-from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.enrol import Enrolment
 from ..domain.gallery_index import GalleryIndexes
+from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
 from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
@@ -183,6 +188,22 @@ def _profile(settings: Settings) -> NodeProfile:
     )
 
 
+def _fixed_login(settings: Settings) -> BusCredentials | None:
+    if not settings.nats_jwt:
+        return None
+    return BusCredentials.parse(settings.nats_jwt, settings.nats_user_seed)
+
+
+def _registration_attempts(settings: Settings) -> int:
+    """Upstream's: longer where the NATS credentials come with the registration."""
+    return 10 if settings.nats_jwt else 100
+
+
+def _spread(pause_s: float) -> float:
+    """A pause up to a tenth longer by chance."""
+    return pause_s * random.uniform(1, 1.1)  # noqa: S311 - no secret
+
+
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
@@ -235,6 +256,7 @@ class Container(containers.DeclarativeContainer):
         memory=providers.Singleton(_memory_bus, broker),
     )
 
+    spread = providers.Object(_spread)
     capability_of = providers.Singleton(CapabilityOf, environment)
     stop_requested = providers.Singleton(anyio.Event)
     files = providers.Singleton(
@@ -296,7 +318,17 @@ class Container(containers.DeclarativeContainer):
         profile=providers.Callable(_profile, settings),
         capability=capability_of,
         busy=supervisor.provided.busy,
-        heartbeat_s=settings.provided.heartbeat_interval_s,
+        attempts=providers.Callable(_registration_attempts, settings),
+        spread=spread,
+    )
+    heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
+    login = providers.Singleton(
+        BusLogin,
+        bus=bus,
+        enrolment=enrolment,
+        clock=clock,
+        fixed=providers.Callable(_fixed_login, settings),
+        required=settings.provided.requires_nats_auth,
     )
     deletion = providers.Singleton(
         DeleteBackend,
@@ -341,6 +373,8 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         frontend=frontend,
         enrolment=enrolment,
+        login=login,
+        heartbeats=heartbeats,
         control=control,
         supervisor=supervisor,
         files=files,

@@ -32,6 +32,11 @@ def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClie
     return InMemoryBackendClient(machine, settings.registration_token)
 
 
+def _exactly(pause_s: float) -> float:
+    """No chance in a world that is to be repeated."""
+    return pause_s
+
+
 class MemoryParts(containers.DeclarativeContainer):
     """Stand-ins for everything outside a worker; each provider bears the name of the one it replaces.
 
@@ -57,6 +62,7 @@ class MemoryParts(containers.DeclarativeContainer):
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
     gallery_source = providers.Singleton(InMemoryGalleries)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    spread = providers.Object(_exactly)
 
 
 def in_memory(container: Container) -> MemoryParts:
