@@ -14,6 +14,7 @@ from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
 from .container import Container
 from .settings import Settings
@@ -57,6 +58,7 @@ class MemoryParts(containers.DeclarativeContainer):
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
     hardware = providers.Singleton(InMemoryHardware)
     oom_kills = providers.Singleton(InMemoryOomKills, machine)
+    output_files = providers.Singleton(InMemoryOutputFiles, machine)
     backend_client = providers.Singleton(_client, machine, settings)
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)

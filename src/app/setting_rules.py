@@ -112,6 +112,15 @@ def read_max_replicas(read: OptionReader) -> int:
     return max(replicas, 1)
 
 
+def read_backend_log_mib(read: OptionReader) -> int:
+    """At least 1: without a limit output would fill the disk."""
+    limit = read.number("backend_log_mib")
+    if limit < 1:
+        read.warn_of("backend_log_mib", "is used as 1")
+        read.show("backend_log_mib", "1")
+    return max(limit, 1)
+
+
 def read_vram_budget(read: OptionReader) -> str:
     """The text as given; one that the frontend would ignore is warned about."""
     text = read.text("vram_budget").strip()
