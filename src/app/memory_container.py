@@ -14,6 +14,7 @@ from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
 from ..adapters.memory.signatures import InMemorySignatures
 from .container import Container
@@ -31,6 +32,11 @@ def _registry(settings: Settings) -> InMemoryFrontend:
 
 def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClient:
     return InMemoryBackendClient(machine, settings.registration_token)
+
+
+def _exactly(pause_s: float) -> float:
+    """No chance in a world that is to be repeated."""
+    return pause_s
 
 
 class MemoryParts(containers.DeclarativeContainer):
@@ -53,6 +59,7 @@ class MemoryParts(containers.DeclarativeContainer):
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
     hardware = providers.Singleton(InMemoryHardware)
     oom_kills = providers.Singleton(InMemoryOomKills, machine)
+    output_files = providers.Singleton(InMemoryOutputFiles, machine)
     backend_client = providers.Singleton(_client, machine, settings)
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
@@ -60,6 +67,7 @@ class MemoryParts(containers.DeclarativeContainer):
     attachments = providers.Singleton(InMemoryAttachments)
     signatures = providers.Singleton(InMemorySignatures)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    spread = providers.Object(_exactly)
 
 
 def in_memory(container: Container) -> MemoryParts:

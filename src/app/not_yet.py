@@ -3,7 +3,11 @@
 from .option_values import SettingsError
 from .settings import Settings
 
+<<<<<<< HEAD
 _NO_LOGIN = "left out: this version cannot log in to NATS with a JWT and would connect without one"
+=======
+_NO_CHECK = "left out: this version checks no signatures and would install backends unverified"
+>>>>>>> main
 
 
 def refuse_false_promises(settings: Settings) -> list[str]:
@@ -12,6 +16,7 @@ def refuse_false_promises(settings: Settings) -> list[str]:
     Raises:
         SettingsError: for one that promises security; a worker that only seems protected must not start.
     """
+<<<<<<< HEAD
     if settings.distributed_require_auth:
         right = f"{_NO_LOGIN}; --registration-require-auth alone works"
         raise SettingsError("--distributed-require-auth", "true", right)
@@ -19,6 +24,10 @@ def refuse_false_promises(settings: Settings) -> list[str]:
         raise SettingsError("--nats-require-auth", "true", _NO_LOGIN)
     if settings.nats_jwt:
         raise SettingsError("--nats-jwt", "***", _NO_LOGIN)
+=======
+    if settings.require_backend_integrity:
+        raise SettingsError("--require-backend-integrity", "true", _NO_CHECK)
+>>>>>>> main
     unused = {
         "--storage-url": (settings.storage_url, "files come over HTTP only; unset it on the frontend too"),
         "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),

@@ -286,6 +286,14 @@ OPTIONS: tuple[Option, ...] = (
         default="15s",
         help="How long a backend may take to end before it is killed.",
     ),
+    Option(
+        "backend_log_mib",
+        ("LOCALAI_BACKEND_LOG_MIB",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="10",
+        help="How large an output file of a backend may grow, in MiB, before it is moved aside and emptied.",
+    ),
     # logging
     Option(
         "log_level",

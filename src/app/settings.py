@@ -70,6 +70,7 @@ class Settings:
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float
     stop_grace_s: float
+    backend_log_mib: int
 
     log_level: str
     log_format: str

@@ -88,7 +88,7 @@ async def test_a_frontend_out_of_reach_is_named_with_attempt_and_wait(cluster: L
     worker = await cluster.start_worker("lonely", {"LOCALAI_REGISTER_TO": url})
     await until(lambda: "registration failed" in log_of(worker))
     (line,) = [line for line in log_of(worker).splitlines() if "registration failed" in line][:1]
-    assert f"registration failed: attempt=1/10 retry_in_s=2 error=frontend {url}" in line
+    assert f"registration failed: attempt=1/100 retry_in_s=2 error=frontend {url}" in line
     assert "is unavailable" in line
     assert await worker.stop() == 0
     assert "Traceback" not in log_of(worker)

@@ -16,7 +16,12 @@ HEAD = ("| flag | variables | default | since | meaning |", "|---|---|---|---|--
 SAYS_UNUSED = "Read and checked, without any effect in this version:"
 
 # Checked where the settings are read, or used under another name.
-_USED_ELSEWHERE = {"registration_require_auth", "distributed_require_auth", "grpc_max_port"}
+_USED_ELSEWHERE = {
+    "registration_require_auth",
+    "distributed_require_auth",
+    "nats_require_auth",
+    "grpc_max_port",
+}
 
 
 def line_of(option: Option) -> str:

@@ -51,7 +51,11 @@ LOCALAI = """
 --log-format LOCALAI_LOG_FORMAT
 --log-dedup-logs LOCALAI_LOG_DEDUP
 """
+<<<<<<< HEAD
 OURS = {"state_path", "backend_env", "ready_timeout", "stop_grace", "bus", "sigstore_trusted_root"}
+=======
+OURS = {"state_path", "backend_env", "backend_log_mib", "ready_timeout", "stop_grace", "bus"}
+>>>>>>> main
 
 
 @pytest.mark.parametrize("row", LOCALAI.strip().splitlines())
