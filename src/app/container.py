@@ -28,11 +28,8 @@ from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
-<<<<<<< HEAD
 from ..domain.integrity import Integrity
-=======
 from ..domain.node_report import NodeProfile
->>>>>>> main
 from ..domain.ports.hardware import Hardware
 from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles

@@ -51,11 +51,15 @@ LOCALAI = """
 --log-format LOCALAI_LOG_FORMAT
 --log-dedup-logs LOCALAI_LOG_DEDUP
 """
-<<<<<<< HEAD
-OURS = {"state_path", "backend_env", "ready_timeout", "stop_grace", "bus", "sigstore_trusted_root"}
-=======
-OURS = {"state_path", "backend_env", "backend_log_mib", "ready_timeout", "stop_grace", "bus"}
->>>>>>> main
+OURS = {
+    "state_path",
+    "backend_env",
+    "backend_log_mib",
+    "ready_timeout",
+    "stop_grace",
+    "bus",
+    "sigstore_trusted_root",
+}
 
 
 @pytest.mark.parametrize("row", LOCALAI.strip().splitlines())
