@@ -14,6 +14,7 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
@@ -96,6 +97,12 @@ def _local_hardware(environment: Mapping[str, str]) -> Any:
     from ..adapters.hardware.local import LocalHardware
 
     return LocalHardware(environment=environment)
+
+
+def _oom_kills() -> Any:
+    from ..adapters.hardware.oom import KernelOomKills
+
+    return KernelOomKills()
 
 
 def _system_clock() -> Any:
@@ -216,6 +223,7 @@ class Container(containers.DeclarativeContainer):
     network = providers.Singleton(_local_network)
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
+    oom_kills = providers.Singleton(_oom_kills)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
@@ -260,11 +268,13 @@ class Container(containers.DeclarativeContainer):
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
         processes=processes,
         client=backend_client,
         filesystem=filesystem,
+        deaths=deaths,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
@@ -305,6 +315,7 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         deletion=deletion,
         replacement=replacement,
+        deaths=deaths,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
     )

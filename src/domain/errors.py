@@ -28,6 +28,15 @@ class BusUnavailable(WorkerError):
 
 
 @dataclass(eq=False)
+class BusLoginRefused(BusUnavailable):
+    """The message bus server does not take our login, or wants one where we have none."""
+
+    def __str__(self) -> str:
+        remedy = "; retrying" if self.retrying else "; check LOCALAI_NATS_URL and the NATS credentials"
+        return f"message bus {self.servers} refuses the login: {self.reason}{remedy}"
+
+
+@dataclass(eq=False)
 class SubscriptionDenied(WorkerError):
     """The bus server does not let us listen on a subject the worker needs."""
 

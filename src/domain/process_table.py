@@ -9,6 +9,7 @@ import anyio
 
 from .allocate_ports import PortLease
 from .backend import ReplicaKey
+from .crash_loops import Program
 from .errors import WorkerError
 from .ports.processes import Process
 from .process_journal import JournalRecord
@@ -50,9 +51,10 @@ class Entry:
     key: ReplicaKey
     backend: RunnableBackend
     lease: PortLease
-    directory_inode: int = 0
+    directory_inode: int
     spawned: Launched | None = None
     ready: bool = False
+    ready_s: float = 0.0  # since when, by the loop's clock
     stopping: bool = False
     failure: WorkerError | None = None
     launched: anyio.Event = field(default_factory=anyio.Event)  # spawned, or could not be
@@ -65,6 +67,11 @@ class Entry:
         """The process, once it is ready and while it lives."""
         launched = self.spawned
         return launched.process if launched and self.ready and is_alive(launched.process) else None
+
+    @property
+    def program(self) -> Program:
+        """What it runs."""
+        return Program(self.backend.run_file, self.directory_inode)
 
     @property
     def address(self) -> str:

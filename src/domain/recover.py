@@ -119,9 +119,7 @@ class RecoverBackends:
 
     async def _end(self, record: JournalRecord, process: Process, problem: str) -> None:
         """End it as the supervisor would: one that survives keeps its entry and its port."""
-        log.warning(
-            "backend not adopted, ending it: replica=%s pid=%d: %s", record.key, process.pid, problem
-        )
+        log.warning("backend not adopted, ending it: replica=%s pid=%d: %s", record.key, process.pid, problem)
         self.supervisor.adopt(record, process, ready=False)
         try:
             await self.supervisor.stop(record.key, force=True)

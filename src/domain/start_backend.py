@@ -9,10 +9,12 @@ from urllib.parse import quote
 import anyio
 
 from .backend import ReplicaKey
+from .deaths import Death, Deaths
 from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
-from .ports.processes import Listening, Process, Processes, ProcessSpec
+from .ports.processes import Listening, Process, Processes, ProcessExit, ProcessSpec
+from .ready_deadline import ReadyDeadline
 from .supervision_errors import BackendDied, BackendNotReady, BackendNotStarted, StoppedDuringStartup
 
 _HEALTH_CALL_S = 2.0  # one Health call; the seed's figure
@@ -32,13 +34,18 @@ async def _no_mark() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about."""
+    """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about.
+
+    `started_s` is when, by the loop's clock; `oom_kills` what the kernel had counted by then.
+    """
 
     key: ReplicaKey
     port: int
     process: Process
     stderr: Path
     mark: str = ""
+    started_s: float = 0.0
+    oom_kills: int | None = None
 
     @property
     def address(self) -> str:
@@ -51,15 +58,19 @@ class BackendStarter:
     """Spawns backends and waits until they are ready.
 
     `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
+    `ready_timeout_s` is how long one is waited for without a sign of work, and `ready_limit_s` how long in
+    all: a seed frontend waits 5 minutes for its reply.
     `next_mark` gives the mark of the next launch, "" for none.
     """
 
     processes: Processes
     client: BackendClient
     filesystem: FileSystem
+    deaths: Deaths
     environment: Mapping[str, str]
     output_directory: Path
     ready_timeout_s: float = 30.0
+    ready_limit_s: float = 270.0
     next_mark: Callable[[], Awaitable[str]] = _no_mark
 
     async def launch(self, key: ReplicaKey, program: Path, port: int) -> Launched:
@@ -78,16 +89,25 @@ class BackendStarter:
             stderr=stderr,
             mark=mark,
         )
+        started_s, oom_kills = anyio.current_time(), self.deaths.oom.count()
         try:
             with anyio.CancelScope(shield=True):
                 process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(key, error) from error
-        return Launched(key, port, process, stderr, mark)
+        return Launched(key, port, process, stderr, mark, started_s, oom_kills)
 
     def found(self, key: ReplicaKey, port: int, process: Process, mark: str) -> Launched:
         """`process`, which an earlier worker launched for `key`, as this one would have launched it."""
-        return Launched(key, port, process, self._stderr_of(key), mark)
+        return Launched(
+            key,
+            port,
+            process,
+            self._stderr_of(key),
+            mark,
+            anyio.current_time(),
+            self.deaths.oom.count(),
+        )
 
     def _stderr_of(self, key: ReplicaKey) -> Path:
         return self.output_directory / f"{_file_name(key)}.stderr.log"
@@ -101,13 +121,14 @@ class BackendStarter:
         """
         process = launched.process
         began_s = anyio.current_time()
+        deadline = ReadyDeadline(began_s, self.ready_timeout_s, self.ready_limit_s)
         last = "nobody listens on its port"
-        with anyio.move_on_after(self.ready_timeout_s):
+        with anyio.CancelScope(deadline=deadline.at_s) as scope:
             while True:
                 if stopping():
                     raise StoppedDuringStartup(launched.key)
                 if (ended := process.exit) is not None:
-                    raise BackendDied(launched.key, ended, await self.last_words(launched))
+                    raise BackendDied(await self.death(launched, ended))
                 listening = await process.listening(launched.port)
                 if listening in {Listening.OWN, Listening.UNKNOWN}:
                     try:
@@ -120,9 +141,25 @@ class BackendStarter:
                         continue
                 elif listening is Listening.FOREIGN:
                     last = f"another program listens on port {launched.port}"
+                if anyio.current_time() >= deadline.next_look_s:
+                    deadline.look(await process.work(), now_s=anyio.current_time())
+                    scope.deadline = deadline.at_s
                 waited_s = anyio.current_time() - began_s
                 await anyio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_MIN_S), _POLL_MAX_S))
-        raise BackendNotReady(launched.key, self.ready_timeout_s, last, await self.last_words(launched))
+        waited_s = anyio.current_time() - began_s
+        stderr = await self.last_words(launched)
+        raise BackendNotReady(launched.key, waited_s, deadline.quiet_s, last, stderr)
+
+    async def death(self, launched: Launched, how: ProcessExit) -> Death:
+        """What is known of the end of `launched`, right after it."""
+        return self.deaths.establish(
+            launched.key,
+            pid=launched.process.pid,
+            how=how,
+            uptime_s=anyio.current_time() - launched.started_s,
+            kills_before=launched.oom_kills,
+            stderr=await self.last_words(launched),
+        )
 
     async def last_words(self, launched: Launched) -> str:
         """The end of its stderr, bounded."""

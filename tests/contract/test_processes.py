@@ -45,7 +45,7 @@ class Stage(Protocol):
 
     def program(self, name: str) -> ProcessSpec:
         """`sleeps`, `fails` (exit 3, two lines on stderr), `stubborn` (ignores TERM), `leaves_child`,
-        `listens`, `listens_in_child`, `missing`; each is given `--addr 0.0.0.0:<port>`.
+        `listens`, `listens_in_child`, `computes`, `prints`, `missing`; each is given `--addr 0.0.0.0:<port>`.
         """
 
     def output(self, path: Path) -> str: ...
@@ -63,6 +63,8 @@ _SCRIPTS = {
     "leaves_child": "(trap '' TERM; echo up; exec sleep 60) & sleep 60",
     "listens": f'exec {sys.executable} listen.py "$@"',
     "listens_in_child": f'{sys.executable} listen.py "$@" & wait',
+    "computes": "while :; do :; done",
+    "prints": "echo up; sleep 60",
 }
 
 
@@ -109,6 +111,8 @@ class MemoryStage:
                 "leaves_child": FakeProgram(listens_after_s=never, child_outlives=True),
                 "listens": FakeProgram(),
                 "listens_in_child": FakeProgram(),
+                "computes": FakeProgram(busy_s=never),
+                "prints": FakeProgram(stderr="up\n"),
             },
         )
 
@@ -291,6 +295,25 @@ async def test_a_listener_of_another_program_is_foreign(stage: Stage, spawn: Spa
     stage.occupy(stage.port_of(spec))
     process = await spawn(spec)
     assert await _until_listening(process, stage.port_of(spec)) is Listening.FOREIGN
+
+
+async def test_a_process_that_computes_uses_processor_time(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("computes"))
+    with anyio.fail_after(30):
+        while (await process.work()).cpu_s < 0.1:
+            await anyio.sleep(0.05)
+
+
+async def test_a_process_that_prints_has_output_and_a_sleeping_one_does_no_work(
+    stage: Stage, spawn: Spawn
+) -> None:
+    printing = await spawn(stage.program("prints"))
+    with anyio.fail_after(10):
+        while (await printing.work()).output_bytes != 3:
+            await anyio.sleep(0.01)
+    before = await printing.work()
+    await anyio.sleep(0.2)
+    assert await printing.work() == before
 
 
 async def test_a_missing_program_is_refused(stage: Stage) -> None:

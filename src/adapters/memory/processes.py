@@ -14,6 +14,7 @@ from ...domain.ports.processes import (
     ProcessIdentity,
     ProcessSpec,
     StopSignal,
+    Work,
 )
 from .machine import FakeProcess, FakeProgram, InMemoryMachine
 
@@ -48,6 +49,9 @@ class FoundFakeProcess:
 
     async def listening(self, port: int) -> Listening:
         return await self.started.listening(port)
+
+    async def work(self) -> Work:
+        return Work(cpu_s=(await self.started.work()).cpu_s)
 
 
 @dataclass

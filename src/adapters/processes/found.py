@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from anyio import to_thread
 
-from ...domain.ports.processes import Listening, MarkedGroup, ProcessExit, ProcessIdentity, StopSignal
+from ...domain.ports.processes import Listening, MarkedGroup, ProcessExit, ProcessIdentity, StopSignal, Work
 from .listeners import who_listens
-from .proc_table import living, marked_processes, read_process, this_boot
+from .proc_table import cpu_s_of, living, marked_processes, read_process, this_boot
 from .signals import SIGNALS
 
 
@@ -64,6 +64,10 @@ class FoundProcess:
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)
+
+    async def work(self) -> Work:
+        """Its output files are not known here; it was up before, so nobody waits for signs of work."""
+        return Work(cpu_s=await to_thread.run_sync(cpu_s_of, self.pid))
 
     def _close(self) -> None:
         if self._descriptor is not None:

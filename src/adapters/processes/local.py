@@ -21,10 +21,11 @@ from ...domain.ports.processes import (
     ProcessIdentity,
     ProcessSpec,
     StopSignal,
+    Work,
 )
 from .found import FoundProcess, find_process, marked_groups
 from .listeners import who_listens
-from .proc_table import MARK_VARIABLE, all_processes, read_process, readable, this_boot
+from .proc_table import MARK_VARIABLE, all_processes, cpu_s_of, read_process, readable, this_boot
 from .signals import SIGNALS
 
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
@@ -37,6 +38,7 @@ class LocalProcess:
 
     popen: subprocess.Popen[bytes]
     identity: ProcessIdentity | None = None
+    outputs: tuple[Path, ...] = ()
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _exit: ProcessExit | None = None
 
@@ -72,6 +74,9 @@ class LocalProcess:
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)
+
+    async def work(self) -> Work:
+        return await to_thread.run_sync(_work, self.pid, self.outputs)
 
     def watch(self, then: Callable[[], None] = lambda: None) -> None:
         """Have the event loop notice the end, by pidfd, or by a waiting thread where there is none, and call
@@ -118,7 +123,7 @@ class LocalProcesses:
             popen, identity = await to_thread.run_sync(_start, spec)
         except OSError as error:
             raise SpawnFailed(spec.program, error.strerror or str(error)) from error
-        process = LocalProcess(popen, identity)
+        process = LocalProcess(popen, identity, (spec.stdout, spec.stderr))
         process.watch()
         return process
 
@@ -167,6 +172,13 @@ def _any_running_member(group: int) -> bool:
     if not readable():
         return True
     return any(process.group == group and process.running for process in all_processes())
+
+
+def _work(group: int, outputs: tuple[Path, ...]) -> Work:
+    return Work(
+        cpu_s=cpu_s_of(group),
+        output_bytes=sum(path.stat().st_size for path in outputs if path.exists()),
+    )
 
 
 def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:

@@ -7,12 +7,15 @@ from functools import cache
 from pathlib import Path
 
 PROC = Path("/proc")
+_TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcEntry:
     """One process: its state letter (`Z` is a zombie), parent, process group, session, and when it started
     in clock ticks since the boot.
+
+    `cpu_s` is the processor time it and those of its children that it has waited for have used.
     """
 
     pid: int
@@ -21,6 +24,7 @@ class ProcEntry:
     group: int
     session: int
     started: int
+    cpu_s: float
 
     @property
     def running(self) -> bool:
@@ -50,10 +54,13 @@ def read_process(pid: int) -> ProcEntry | None:
     # The command name before the last `)` may hold anything, spaces and parentheses too.
     columns = stat[stat.rindex(")") + 2 :].split()
     state, parent, group, session = columns[:4]
-    return ProcEntry(pid, state, int(parent), int(group), int(session), int(columns[_STARTED]))
+    cpu_s = sum(map(int, columns[_CPU_TIMES])) / _TICKS_S
+    return ProcEntry(pid, state, int(parent), int(group), int(session), int(columns[_STARTED]), cpu_s)
 
 
-_STARTED = 19  # column 22 of proc_pid_stat(5), counted from the state, which is column 3
+# Columns 22 and 14 to 17 of proc_pid_stat(5), counted from the state, which is column 3.
+_STARTED = 19
+_CPU_TIMES = slice(11, 15)
 
 
 def living(groups: Mapping[int, int]) -> set[int]:
@@ -72,6 +79,11 @@ def living(groups: Mapping[int, int]) -> set[int]:
             elif process.running:
                 found.add(process.group)
     return found - others
+
+
+def cpu_s_of(group: int) -> float:
+    """Processor time that the running members of `group` have used, in seconds; 0 where nobody tells."""
+    return sum(process.cpu_s for process in all_processes() if process.group == group) if readable() else 0.0
 
 
 @cache

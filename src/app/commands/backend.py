@@ -7,6 +7,7 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import ReplicaKey
+from ...domain.deaths import Deaths
 from ...domain.delete_backend import DeleteBackend, DeletionFailed
 from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.galleries import Gallery, parse_galleries
@@ -37,6 +38,7 @@ class BackendCommands:
     supervisor: Supervisor
     deletion: DeleteBackend
     replacement: ReplaceBackend
+    deaths: Deaths
     addresses: NodeAddresses
     galleries: tuple[Gallery, ...]
 
@@ -68,7 +70,12 @@ class BackendCommands:
             )
         key = ReplicaKey(model or backend.name, request.replica_index)
         port = await self.supervisor.start(key, backend, await self.installed.identity(backend.name))
-        return BackendInstallReply(success=True, address=self.addresses.advertised(port))
+        died = self.deaths.untold(key)
+        return BackendInstallReply(
+            success=True,
+            address=self.addresses.advertised(port),
+            previous_death=str(died) if died else "",
+        )
 
     async def upgrade(self, request: BackendUpgradeRequest) -> BackendUpgradeReply:
         """Stop the backend's processes and install it anew; nothing is started."""

@@ -1,5 +1,6 @@
 """Processes: backends run as children in process groups of their own, their output in files."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -56,8 +57,16 @@ class ProcessExit:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by signal {self.signal}"
+            return f"killed by signal {self.signal}{_name_of(self.signal)}"
         return f"exit code {self.code}" if self.code is not None else "gone, exit code unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a process group has done so far; a figure that the system does not tell stays 0."""
+
+    cpu_s: float = 0.0  # of all cores together
+    output_bytes: int = 0  # what lies in its output files
 
 
 class Listening(Enum):
@@ -67,6 +76,13 @@ class Listening(Enum):
     OWN = "own"  # the process or a descendant of it
     FOREIGN = "foreign"  # somebody else
     UNKNOWN = "unknown"  # somebody; the platform does not say who
+
+
+def _name_of(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal, or one this platform lacks
+        return ""
 
 
 class StopSignal(Enum):
@@ -102,6 +118,9 @@ class Process(Protocol):
 
     async def listening(self, port: int) -> Listening:
         """Who listens on TCP `port` of this machine. Cheap while nobody does: made to be polled."""
+
+    async def work(self) -> Work:
+        """What the group has done so far. While it works a figure grows; while it waits none does."""
 
 
 @dataclass(frozen=True, slots=True)
