@@ -5,7 +5,7 @@ carries our mark and is not in the journal. Everything else belongs to somebody 
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -50,7 +50,7 @@ class RecoverBackends:
     health_s: float = _HEALTH_S
 
     async def run(self) -> Recovered:
-        """Decide about everything that was left behind, side by side; bounded by Health and the stop ladder."""
+        """Decide about everything that was left behind, side by side; Health and the stop ladder bound it."""
         recovered = Recovered()
         async with anyio.create_task_group() as tasks:
             for record in await self.journal.read():
@@ -85,6 +85,8 @@ class RecoverBackends:
             recovered.ended.append(record.key)
         else:
             self.supervisor.adopt(record, process, ready=True)
+            if not record.ready:
+                await self.journal.keep(replace(record, ready=True))
             log.info(
                 "backend adopted: replica=%s backend=%s pid=%d port=%d",
                 record.key,

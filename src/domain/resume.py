@@ -12,7 +12,7 @@ import anyio
 
 from .bus_credentials import BusCredentials, WrongCredentials
 from .enrol import PENDING, Enrolment
-from .errors import FrontendRefused, FrontendUnavailable
+from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten
 from .messages.node_status import LoadedModel
 from .node import NodeId
 from .node_identity import IdentityStore, NodeIdentity, stated_by
@@ -94,7 +94,7 @@ class ResumeNode:
             try:
                 await self.frontend.heartbeat(node_id, await self.enrolment.heartbeat())
                 rows = await self.frontend.loaded_models(node_id)
-            except FrontendRefused as error:
+            except (FrontendRefused, NodeForgotten) as error:
                 return str(error)
             except FrontendUnavailable as error:
                 if attempt == _TRIES:
