@@ -19,6 +19,7 @@ from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
@@ -238,18 +239,22 @@ class CapabilityOf:
         self._said = path.read_text(errors="replace") if path.is_file() else None
 
     def __call__(self, hardware: Hardware) -> str:
-        return capabilities.detect(hardware, self._forced, self._said)
+        return self.trace(hardware).capability
+
+    def trace(self, hardware: Hardware) -> capabilities.Detection:
+        """The capability, and how it comes about."""
+        return capabilities.trace(hardware, self._forced, self._said)
 
 
 class Container(containers.DeclarativeContainer):
     """Everything one worker is made of; build it inside the event loop, through `build_worker`.
 
-    `capability` is detected from the hardware before the other parts are built.
+    The capability is detected from the hardware before the other parts are built.
     """
 
     settings = providers.Dependency(instance_of=Settings)
     environment: providers.Dependency[Mapping[str, str]] = providers.Dependency()
-    capability: providers.Dependency[str] = providers.Dependency(instance_of=str)
+    detection = providers.Dependency(instance_of=capabilities.Detection)
 
     clock = providers.Singleton(_system_clock)
     filesystem = providers.Singleton(_local_filesystem)
@@ -288,7 +293,7 @@ class Container(containers.DeclarativeContainer):
         filesystem=filesystem,
         backends_path=settings.provided.backends_path,
         system_path=settings.provided.backends_system_path,
-        capability=capability,
+        capability=detection.provided.capability,
     )
     backend_indexes = providers.Singleton(
         ReadGalleries,
@@ -298,7 +303,7 @@ class Container(containers.DeclarativeContainer):
         copies=providers.Callable(_gallery_copies, settings.provided.backends_path),
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
-    galleries = providers.Singleton(GalleryIndexes, backend_indexes, capability)
+    galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
@@ -365,6 +370,14 @@ class Container(containers.DeclarativeContainer):
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
+    explanation = providers.Singleton(
+        ExplainBackend,
+        filesystem=filesystem,
+        installed=installed,
+        artifacts=artifacts,
+        galleries=galleries,
+        detection=detection,
+    )
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
@@ -375,6 +388,7 @@ class Container(containers.DeclarativeContainer):
         deaths=deaths,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
+        bus=bus,
     )
     model_files = providers.Singleton(
         DeleteModel, filesystem=filesystem, models_path=settings.provided.models_path
@@ -411,10 +425,14 @@ class Container(containers.DeclarativeContainer):
     )
 
 
+async def settle_capability(container: Container) -> None:
+    """Read the hardware and settle what this node can run; the parts that need it come after."""
+    detection = container.capability_of().trace(await container.hardware().read())
+    container.detection.override(providers.Object(detection))
+
+
 async def build_worker(container: Container) -> Worker:
-    """Read the hardware, settle what this node can run, and assemble the worker."""
-    reading = await container.hardware().read()
-    capability = container.capability_of()(reading)
-    container.capability.override(providers.Object(capability))
+    """Settle what this node can run, and assemble the worker."""
+    await settle_capability(container)
     worker: Worker = container.worker()
     return worker

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from .backend import BackendName, parse_backend_name
-from .capability import choose, is_compatible
+from .capability import choose, misfit
 from .errors import WorkerError
 from .galleries import Gallery
 from .messages.error_text import go_quote
@@ -134,6 +134,18 @@ class GalleryChoice:
     concrete: GalleryEntry
 
 
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """An entry that a search came across under the name it looked for. `why_not` is "" for the one taken."""
+
+    entry: GalleryEntry
+    why_not: str = ""
+
+
+def _unnoted(_: Considered) -> None:
+    """For those who only want the outcome."""
+
+
 @dataclass
 class GalleryIndexes:
     """Finds entries in galleries, for a host of `capability`.
@@ -145,11 +157,13 @@ class GalleryIndexes:
     galleries: ReadGalleries
     capability: str
 
-    async def choose(self, name: str, galleries: Sequence[Gallery]) -> GalleryChoice:
+    async def choose(
+        self, name: str, galleries: Sequence[Gallery], note: Callable[[Considered], None] = _unnoted
+    ) -> GalleryChoice:
         """The entry that `name` means, first in gallery and file order, letter case ignored.
 
         `name` is an entry's name, or `<gallery>@<entry>`; `/` in it reads as `__`. Aliases are not names.
-        A meta entry's concrete one is looked for in all galleries.
+        A meta entry's concrete one is looked for in all galleries. `note` is told of every entry looked at.
         Source: LocalAI core/gallery/backends.go, core/gallery/models.go (FindGalleryElement).
 
         Raises:
@@ -159,7 +173,7 @@ class GalleryIndexes:
         if not name:
             raise EmptyBackendName
         wanted = name.replace("/", "__").casefold()
-        reading = _Reading(self.galleries, galleries)
+        reading = _Reading(self.galleries, galleries, note)
         if "@" in wanted:
             requested = await self._first(reading, lambda prefix, entry: prefix + entry == wanted, wanted)
         else:
@@ -184,13 +198,12 @@ class GalleryIndexes:
             name = fields.get("name")
             if isinstance(name, str) and is_wanted(f"{gallery.name}@".casefold(), name.casefold()):
                 entry = GalleryEntry.from_mapping(fields, gallery)
-                if self._runs_here(entry):
+                builds = entry.capabilities if entry.is_meta else None
+                why_not = misfit(self.capability, name=entry.name, uri=entry.uri, builds=builds)
+                reading.note(Considered(entry, why_not))
+                if not why_not:
                     return entry
         return None
-
-    def _runs_here(self, entry: GalleryEntry) -> bool:
-        builds = entry.capabilities if entry.is_meta else None
-        return is_compatible(self.capability, name=entry.name, uri=entry.uri, builds=builds)
 
 
 @dataclass
@@ -199,6 +212,7 @@ class _Reading:
 
     reader: ReadGalleries
     galleries: Sequence[Gallery]
+    note: Callable[[Considered], None]
     _indexes: dict[Gallery, GalleryIndex] = field(default_factory=dict)
 
     async def entries(self, qualified: str) -> AsyncIterator[tuple[Gallery, Mapping[str, object]]]:

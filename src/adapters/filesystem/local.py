@@ -62,6 +62,9 @@ class LocalFileSystem:
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> LocalIncomingFile:
         return await _in_thread(LocalIncomingFile, place, mode)
 
+    async def remove_file(self, place: RootedPath) -> None:
+        await _in_thread(_remove_file, place)
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         return await _in_thread(_find_partial, place)
 
@@ -172,6 +175,19 @@ def _space(path: Path) -> DiskSpace | None:
             unit = status.f_frsize
             return DiskSpace(status.f_blocks * unit, status.f_bavail * unit)
     return None
+
+
+def _remove_file(place: RootedPath) -> None:
+    with writing(place.path):
+        if not place.relative.name:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        try:
+            directory = beneath.resolve(RootedPath(place.root, place.relative.parent))
+            with beneath.opened_directory(directory) as parent:
+                os.unlink(place.relative.name, dir_fd=parent)
+        except (OSError, ValueError) as error:
+            if not means_absent(error):
+                raise
 
 
 def _find_partial(place: RootedPath) -> PartialStat | None:

@@ -145,6 +145,17 @@ class InMemoryFileSystem:
         hidden = target.with_name(self._disk.hidden_name(target.name))
         return InMemoryIncomingFile(self._disk, place.path, target, hidden, mode, b"")
 
+    async def remove_file(self, place: RootedPath) -> None:
+        await checkpoint()
+        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
+        entry = parent / place.relative.name
+        if self._tree.at(entry) is None:
+            return
+        if isinstance(self._tree.at(entry), DirectoryNode):
+            raise FileUnwritable(place.path, "is a directory")
+        self._disk.require_writable_directory(place.path, parent)
+        self._tree.detach(entry)
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         await checkpoint()
         holder = self._partial_directory(place)

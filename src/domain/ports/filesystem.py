@@ -232,6 +232,14 @@ class FileSystem(Protocol):
             NoSpace, FileUnwritable: no file can be made there (a directory stands in the way).
         """
 
+    async def remove_file(self, place: RootedPath) -> None:
+        """Remove the file or link (not what it points to) at `place`; a missing one is fine.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileUnwritable: it cannot be removed, or is a directory.
+        """
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         """What earlier attempts left of `place`, or a running one wrote; None when there is nothing.
 
