@@ -152,7 +152,7 @@ async def test_nothing_left_behind_is_nothing_to_tell(node: Node, caplog: pytest
 async def test_healthy_backends_are_taken_over_with_pid_and_port(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """G-W8, S-B08: their memory never moved, and the next install gets the old address at once."""
+    """G-W8: their memory never moved, and the next install gets the old address at once."""
     async with node.worker() as life:
         before = [await life.start(QWEN), await life.start(PHI)]
     with caplog.at_level(logging.INFO):
@@ -273,7 +273,7 @@ async def test_one_that_became_ready_meanwhile_is_taken_over(node: Node) -> None
 async def test_a_stranger_on_its_port_is_neither_taken_for_it_nor_touched(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N-B16, N-W16: it answers Health with OK, and is somebody else's all the same."""
+    """N-B16, G-W16: it answers Health with OK, and is somebody else's all the same."""
     async with node.worker() as life:
         before = await life.start(QWEN)
     stranger = FakeBackend()

@@ -82,7 +82,7 @@ async def _not_busy() -> bool:
 
 
 async def test_a_restarted_worker_goes_on_as_the_node_it_was(caplog: pytest.LogCaptureFixture) -> None:
-    """N-B4, S-K14: the frontend's rows and the requests in flight never notice the restart."""
+    """S-K14: the frontend's rows and the requests in flight never notice the restart."""
     node = Node()
     node_id = await node.live_once()
     again = node.restart()
@@ -270,7 +270,7 @@ async def test_a_frontend_that_stays_away_is_left_to_the_registration() -> None:
 
 @pytest.mark.parametrize(("left_s", "resumes"), [(3600, True), (30, False), (-1, False)])
 async def test_credentials_must_be_good_for_a_while(left_s: int, resumes: bool) -> None:
-    """N-B4: registering is what renews them."""
+    """Registering is what renews them."""
     users = NatsUsers(lambda: LoopClock().now().timestamp())
     mint = partial(users.mint_worker, lifetime_s=left_s)
     node = Node(InMemoryFrontend(credentials=mint))

@@ -89,7 +89,7 @@ def place() -> Place:
 async def test_after_a_kill_the_next_worker_has_the_same_backends_and_the_frontend_its_rows(
     place: Place,
 ) -> None:
-    """N-B4, S-K14: nothing is registered again, and the next install is answered at once."""
+    """S-K14: nothing is registered again, and the next install is answered at once."""
     async with place.worker() as worker:
         node_id = worker.enrolment.node_id
         address = await place.install(node_id)
