@@ -4,6 +4,7 @@ Every part can be replaced by overriding its provider; `memory_container.in_memo
 the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,22 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.bus_credentials import BusCredentials
+from ..domain.bus_login import BusLogin
+from ..domain.collect_output import CollectOutput
 from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
-from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
+from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.node_identity import IdentityStore
+from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
@@ -111,6 +117,12 @@ def _oom_kills() -> Any:
     return KernelOomKills()
 
 
+def _output_files(settings: Settings) -> Any:
+    from ..adapters.processes.outputs import LocalOutputFiles
+
+    return LocalOutputFiles(settings.backend_log_mib * 1024 * 1024)
+
+
 def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
@@ -189,6 +201,22 @@ def _profile(settings: Settings) -> NodeProfile:
     )
 
 
+def _fixed_login(settings: Settings) -> BusCredentials | None:
+    if not settings.nats_jwt:
+        return None
+    return BusCredentials.parse(settings.nats_jwt, settings.nats_user_seed)
+
+
+def _registration_attempts(settings: Settings) -> int:
+    """Upstream's: longer where the NATS credentials come with the registration."""
+    return 10 if settings.nats_jwt else 100
+
+
+def _spread(pause_s: float) -> float:
+    """A pause up to a tenth longer by chance."""
+    return pause_s * random.uniform(1, 1.1)  # noqa: S311 - no secret
+
+
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
@@ -262,6 +290,7 @@ class Container(containers.DeclarativeContainer):
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
     oom_kills = providers.Singleton(_oom_kills)
+    output_files = providers.Singleton(_output_files, settings)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
@@ -273,6 +302,7 @@ class Container(containers.DeclarativeContainer):
         memory=providers.Singleton(_memory_bus, broker),
     )
 
+    spread = providers.Object(_spread)
     capability_of = providers.Singleton(CapabilityOf, environment)
     stop_requested = providers.Singleton(anyio.Event)
     dismissed = providers.Singleton(anyio.Event)
@@ -314,6 +344,13 @@ class Container(containers.DeclarativeContainer):
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    output = providers.Singleton(
+        CollectOutput,
+        files=output_files,
+        logs=logs,
+        clock=clock,
+        directory=providers.Callable(_output_directory, settings),
+    )
     deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
@@ -321,6 +358,7 @@ class Container(containers.DeclarativeContainer):
         client=backend_client,
         filesystem=filesystem,
         deaths=deaths,
+        output=output,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
@@ -353,12 +391,22 @@ class Container(containers.DeclarativeContainer):
         profile=providers.Callable(_profile, settings),
         capability=capability_of,
         busy=supervisor.provided.busy,
-        heartbeat_s=settings.provided.heartbeat_interval_s,
         identities=identities,
         frontend_url=settings.provided.register_to,
+        attempts=providers.Callable(_registration_attempts, settings),
+        spread=spread,
     )
     resumption = providers.Singleton(
         ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
+    )
+    heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
+    login = providers.Singleton(
+        BusLogin,
+        bus=bus,
+        enrolment=enrolment,
+        clock=clock,
+        fixed=providers.Callable(_fixed_login, settings),
+        required=settings.provided.requires_nats_auth,
     )
     deletion = providers.Singleton(
         DeleteBackend,
@@ -412,6 +460,8 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         frontend=frontend,
         enrolment=enrolment,
+        login=login,
+        heartbeats=heartbeats,
         control=control,
         supervisor=supervisor,
         files=files,

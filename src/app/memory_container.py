@@ -15,6 +15,7 @@ from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
 from .container import Container
 from .settings import Settings
@@ -41,6 +42,11 @@ def _keeper(machine: InMemoryMachine, settings: Settings) -> InMemoryKeeper:
     return InMemoryKeeper(machine, settings.state_path, settings.adoption_window_s)
 
 
+def _exactly(pause_s: float) -> float:
+    """No chance in a world that is to be repeated."""
+    return pause_s
+
+
 class MemoryParts(containers.DeclarativeContainer):
     """Stand-ins for everything outside a worker; each provider bears the name of the one it replaces.
 
@@ -63,11 +69,13 @@ class MemoryParts(containers.DeclarativeContainer):
     keeper = providers.Singleton(_keeper, machine, settings)
     hardware = providers.Singleton(InMemoryHardware)
     oom_kills = providers.Singleton(InMemoryOomKills, machine)
+    output_files = providers.Singleton(InMemoryOutputFiles, machine)
     backend_client = providers.Singleton(_client, machine, settings)
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
     gallery_source = providers.Singleton(InMemoryGalleries)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    spread = providers.Object(_exactly)
 
 
 def in_memory(container: Container) -> MemoryParts:

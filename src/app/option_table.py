@@ -295,6 +295,14 @@ OPTIONS: tuple[Option, ...] = (
         default="2m",
         help="How long backends outlive a worker that is gone; then the keeper ends them.",
     ),
+    Option(
+        "backend_log_mib",
+        ("LOCALAI_BACKEND_LOG_MIB",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="10",
+        help="How large an output file of a backend may grow, in MiB, before it is moved aside and emptied.",
+    ),
     # logging
     Option(
         "log_level",

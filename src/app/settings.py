@@ -71,6 +71,7 @@ class Settings:
     stop_grace_s: float
     keep_backends: bool
     adoption_window_s: float
+    backend_log_mib: int
 
     log_level: str
     log_format: str

@@ -8,8 +8,10 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from ..domain.bus_login import BusLogin
 from ..domain.custody import Custody
 from ..domain.enrol import Enrolment
+from ..domain.heartbeats import Heartbeats
 from ..domain.node import NodeId
 from ..domain.ports.bus import MessageBus
 from ..domain.ports.frontend import FrontendClient
@@ -45,6 +47,8 @@ class Worker:
     bus: MessageBus
     frontend: FrontendClient
     enrolment: Enrolment
+    login: BusLogin
+    heartbeats: Heartbeats
     control: ControlPlane
     supervisor: Supervisor
     files: ReceiveFiles
@@ -89,15 +93,15 @@ class Worker:
                     async with anyio.create_task_group() as life:
                         life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
                         await self.recovery.run()
-                        await self.bus.open()
-                        node_id = await self.resumption.resume(self.supervisor.replicas)
-                        if node_id is None:
-                            node_id = await self.enrolment.register()
+                        await self.resumption.resume(self.supervisor.replicas)
+                        node_id = await self.login.enter()
                         await serving.start(self.control.serve, node_id)
                         commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
                         task_status.started(node_id)
-                        await self.enrolment.beat_forever(partial(self._move, serving))
+                        registered_again = partial(self._registered_again, serving)
+                        life.start_soon(self.login.keep, registered_again)
+                        await self.heartbeats.beat_forever(registered_again)
                 finally:
                     # Often we are here because of cancellation, which would abort these awaits too; each
                     # step has a bound of its own.
@@ -105,11 +109,23 @@ class Worker:
                         await self._go_down()
             serving.cancel_scope.cancel()
 
-    async def _move(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
-        """Take commands under the new id before letting go of the old one."""
-        await serving.start(self.control.serve, new)
-        await self.control.leave(old)
+    async def _registered_again(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
+        """Use what the registration brought; under a new id commands are taken before the old one is left.
+
+        A minted login is for one id only: with it the old id is left first, which nobody uses any more.
+        """
+        if new == old:
+            return await self.login.adopt()
+        if self.login.by_frontend:
+            await self.control.leave(old)
+            await self.login.adopt()
+            await serving.start(self.control.serve, new)
+        else:
+            await self.login.adopt()
+            await serving.start(self.control.serve, new)
+            await self.control.leave(old)
         log.info("commands are taken as node %s now", new)
+        return None
 
     async def _serve_http(self, commands_taken: anyio.Event) -> None:
         """Serve HTTP once commands are taken, or soon anyway while bus or frontend let us wait.

@@ -65,6 +65,7 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
+                tasks.start_soon(self.starter.output.run)
                 try:
                     yield
                 finally:
@@ -313,6 +314,7 @@ class Supervisor:
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                await self.starter.ended(entry.spawned)
                 if self.journal is not None:
                     await self.journal.forget(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)

@@ -10,16 +10,12 @@ from tests.memory_worker import memory_settings
 @pytest.mark.parametrize(
     "variables",
     [
-        {"LOCALAI_DISTRIBUTED_REQUIRE_AUTH": "true"},
-        {"LOCALAI_NATS_REQUIRE_AUTH": "true"},
-        {"LOCALAI_NATS_JWT": "eyJ", "LOCALAI_NATS_USER_SEED": "SUAB"},
         {"LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"},
     ],
 )
 def test_what_promises_security_and_cannot_keep_it_is_refused(variables: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="must be left out: this version") as caught:
+    with pytest.raises(SettingsError, match="must be left out: this version"):
         refuse_false_promises(memory_settings(**variables))
-    assert "eyJ" not in str(caught.value)
 
 
 def test_what_is_only_without_effect_is_warned_about() -> None:

@@ -18,10 +18,13 @@ from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.machine import FakeProcess, FakeProgram, InMemoryMachine
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.memory.oom import InMemoryOomKills
+from localai_worker.adapters.memory.outputs import InMemoryOutputFiles
 from localai_worker.adapters.memory.processes import InMemoryProcesses
 from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.allocate_ports import PortPool
 from localai_worker.domain.backend import ReplicaKey
+from localai_worker.domain.backend_logs import BackendLogs
+from localai_worker.domain.collect_output import CollectOutput
 from localai_worker.domain.custody import Custody
 from localai_worker.domain.deaths import Deaths
 from localai_worker.domain.ports.processes import ProcessExit, ProcessSpec, launch_mark
@@ -34,6 +37,7 @@ from localai_worker.domain.supervise import Supervisor
 
 STATE = Path("/node/state")
 BACKENDS = Path("/node/backends")
+LOGS = Path("/node/logs")
 QWEN, PHI = ReplicaKey("qwen"), ReplicaKey("phi", 1)
 PORTS = range(50051, 50060)
 
@@ -107,8 +111,9 @@ class Node:
                 client=client,
                 filesystem=self.filesystem,
                 deaths=Deaths(LoopClock(), InMemoryOomKills(self.machine)),
+                output=CollectOutput(InMemoryOutputFiles(self.machine), BackendLogs(), LoopClock(), LOGS),
                 environment={},
-                output_directory=Path("/node/logs"),
+                output_directory=LOGS,
                 next_mark=custody.next_mark,
             ),
             client=client,

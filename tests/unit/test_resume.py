@@ -18,10 +18,11 @@ from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
-from localai_worker.domain.enrol import Enrolment, NodeProfile
+from localai_worker.domain.enrol import Enrolment
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.node_identity import IdentityStore
+from localai_worker.domain.node_report import NodeProfile
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 from localai_worker.domain.process_table import RunningReplica
 from localai_worker.domain.resume import ResumeNode

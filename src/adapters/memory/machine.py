@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 
+from ...domain.ports.outputs import full_part
 from ...domain.ports.processes import (
     Listening,
     ProcessExit,
@@ -114,7 +115,9 @@ class FakeProcess:
 
     def print(self, text: str, *, stderr: bool = False) -> None:
         """Write `text` to one of its output files."""
-        self.machine.outputs[self.spec.stderr if stderr else self.spec.stdout] += text
+        path = self.spec.stderr if stderr else self.spec.stdout
+        self.machine.outputs[path] = self.machine.outputs.pop(path, "") + text  # the last written is last
+        self.machine.wake_readers()
 
     @property
     def port(self) -> int:
@@ -145,6 +148,7 @@ class InMemoryMachine:
     connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
     oom_kills: int | None = 0
+    printed: anyio.Event = field(default_factory=anyio.Event)
     boots: int = 1
     workers: dict[Path, int] = field(default_factory=dict)  # who holds a state directory
     keepers: dict[Path, float] = field(default_factory=dict)  # the adoption window of its keeper
@@ -157,6 +161,7 @@ class InMemoryMachine:
             if path in self.outputs:
                 self.outputs[path.with_name(path.name + ".previous")] = self.outputs[path]
             self.outputs[path] = text
+            self.outputs.pop(full_part(path), None)
         process = FakeProcess(
             self,
             _FIRST_PID + len(self.processes),
@@ -192,6 +197,11 @@ class InMemoryMachine:
             for process in self.processes
             if process.spec.mark.startswith(f"{owner}.") and process.group_alive()
         ]
+
+    def wake_readers(self) -> None:
+        """Let those who wait for output look again."""
+        self.printed.set()
+        self.printed = anyio.Event()
 
     def kill_for_memory(self, process: FakeProcess) -> None:
         """Have the kernel end `process` because memory ran out."""
