@@ -59,6 +59,8 @@ OURS = {
     "stop_grace",
     "bus",
     "sigstore_trusted_root",
+    "keep_backends",
+    "adoption_window",
 }
 
 
