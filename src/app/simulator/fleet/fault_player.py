@@ -10,8 +10,10 @@ from ....domain.addresses import DEFAULT_BASE_PORT
 from ....domain.ports.processes import ProcessExit
 from .fleet import Fleet
 from .host import Host
+from .life import STATE_PATH
 from .plan import PORTS_PER_NODE, Fault
 
+_PATIENCE_S = 20.0
 _STEPS = 60  # a kill comes within so many calls of the worker
 _DAY_S = 86_400.0
 # Faults that only set a flag of their host for a while.
@@ -93,6 +95,33 @@ class FaultPlayer:
 
     async def frontend_errors(self, _hosts: list[Host], fault: Fault) -> None:
         self.fleet.registry.answer_next(503, times=1 + fault.number % (2 * len(self.fleet.hosts)))
+
+    async def kill(self, hosts: list[Host], fault: Fault) -> None:
+        """At the so-many-th call of the worker from now on, or soon if it is at rest."""
+        for host in hosts:
+            if life := self.fleet.life_on(host.name):
+                life.fence.kill_after(1 + fault.number % _STEPS)
+                await anyio.sleep(_PATIENCE_S)
+                if not (life.fence.down or life.over):
+                    self.fleet.kill(host)
+            self.fleet.start(host, fault.for_s)
+
+    async def long_death(self, hosts: list[Host], fault: Fault) -> None:
+        await self.kill(hosts, fault)
+
+    async def torn_journal(self, hosts: list[Host], fault: Fault) -> None:
+        for host in hosts:
+            self.fleet.kill(host)
+            self._tear(host, fault.number)
+            self.fleet.start(host, fault.for_s)
+
+    def _tear(self, host: Host, number: int) -> None:
+        """Cut one record of the journal short, or fill it with rubbish."""
+        records = [path for path in host.filesystem.files(STATE_PATH) if path.suffix == ".json"]
+        if records:
+            path = records[number % len(records)]
+            content = host.filesystem.get(path) or b""
+            host.filesystem.put(path, content[: len(content) // 2] if number % 2 else b"\x00" * len(content))
 
     async def reboot(self, hosts: list[Host], fault: Fault) -> None:
         for host in hosts:

@@ -31,7 +31,10 @@ from .registry import BackendRegistry, FleetArtifacts
 
 TOKEN = "fleet-token"  # noqa: S105 - nobody is kept out by it
 REPLICAS_PER_MODEL = 2
+STATE_PATH = Path("/node/state")
 _ENVIRONMENT = {"PATH": "/bin"}
+# What the parts are made of, and what reaches nothing outside.
+_NO_PORTS = frozenset({"settings", "file_app", "machine", "program", "registry", "http", "spread"})
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Life:
         """End it as SIGKILL does: from now on nothing it does has an effect, and its sockets are closed."""
         self.fence.lower()
         self.bus.sever()
+        self.host.machine.worker_died(STATE_PATH)
 
     async def clear_away(self) -> None:
         """After `kill`: end the tasks of the dead process, which achieve nothing any more."""
@@ -119,7 +123,7 @@ def _settings() -> Settings:
         "LOCALAI_MAX_REPLICAS_PER_MODEL": str(REPLICAS_PER_MODEL),
         "LOCALAI_MODELS_PATH": "/node/models",
         "LOCALAI_BACKENDS_PATH": "/node/backends",
-        "LOCALAI_WORKER_STATE_PATH": "/node/state",
+        "LOCALAI_WORKER_STATE_PATH": str(STATE_PATH),
     }
     return resolve_settings(
         {}, environment, cwd=Path("/node"), home=Path("/node"), hostname="node", pid=1
@@ -143,22 +147,22 @@ async def begin(
     bus = InMemoryMessageBus(around.broker)
     container = Container(settings=settings_of(host), environment=_ENVIRONMENT)
     parts = in_memory(container)
-    filesystem = fence.guard(host.filesystem, "filesystem")
-    ports: dict[str, tuple[Any, str]] = {
-        "clock": (host.clock, "clock"),
-        "network": (InMemoryNetwork(host.machine), "network"),
-        "processes": (InMemoryProcesses(host.machine, host.programs), "processes"),
-        "hardware": (host.hardware, "hardware"),
-        "backend_client": (InMemoryBackendClient(host.machine, TOKEN), "backend"),
-        "frontend": (host.client(around.frontend, TOKEN), "frontend"),
-        "artifacts": (FleetArtifacts(filesystem, around.backends), "artifacts"),
-        "gallery_source": (around.backends.galleries, "galleries"),
-        "bus": (bus, "bus"),
-    }
     parts.machine.override(providers.Object(host.machine))
-    container.filesystem.override(providers.Object(filesystem))
-    for name, (port, role) in ports.items():
-        container.providers[name].override(providers.Object(fence.guard(port, role)))
+    parts.filesystem.override(providers.Object(fence.guard(host.filesystem, "filesystem")))
+    own: dict[str, Any] = {
+        "clock": host.clock,
+        "network": InMemoryNetwork(host.machine),
+        "processes": InMemoryProcesses(host.machine, host.programs),
+        "hardware": host.hardware,
+        "backend_client": InMemoryBackendClient(host.machine, TOKEN),
+        "frontend": host.client(around.frontend, TOKEN),
+        "artifacts": FleetArtifacts(parts.filesystem(), around.backends),
+        "gallery_source": around.backends.galleries,
+    }
+    for name in sorted(parts.providers.keys() - _NO_PORTS):
+        port = own[name] if name in own else parts.providers[name]()
+        container.providers[name].override(providers.Object(fence.guard(port, name)))
+    container.bus.override(providers.Object(fence.guard(bus, "bus")))
     worker = await build_worker(container)
     life = Life(host, number, fence, bus, worker)
     late.target = watch(life)
