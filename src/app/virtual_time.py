@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import anyio
@@ -52,7 +52,10 @@ class TaskFamily:
         """Cancel them until none is left: natively, for anyio's shields do not stop a kill."""
         while left := [task for task in self.tasks if not task.done()]:
             for task in left:
-                if inspect.getcoroutinestate(task.get_coro()) != inspect.CORO_CREATED:
+                if (
+                    inspect.getcoroutinestate(cast("Coroutine[Any, Any, Any]", task.get_coro()))
+                    != inspect.CORO_CREATED
+                ):
                     task.cancel()  # one that has not begun does so first, or its inner coroutine never would
             await asyncio.sleep(0)
 
@@ -84,7 +87,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         timer = _Timer(when, callback, args, self, context)

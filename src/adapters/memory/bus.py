@@ -111,7 +111,7 @@ class InMemoryMessageBus:
             self._let_go()
 
     def sever(self) -> None:
-        """Be cut off for good, as the client of a process that was killed: nothing more is sent or received."""
+        """Be cut off for good, as the client of a killed process: nothing more is sent or received."""
         self._closed = True
         self._let_go()
 

@@ -79,7 +79,7 @@ class Tree:
         return reached
 
     def _is_plain(self, path: PurePath) -> bool:
-        """Whether `path` is absolute and meets no link and no `..` on its way: then it is real as it stands."""
+        """Whether `path` is absolute and meets no link and no `..`: then it is real as it stands."""
         node: Node | None = self.root
         for part in path.parts[1:]:
             if part == "..":

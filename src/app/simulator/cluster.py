@@ -1,7 +1,7 @@
 """What a frontend decides: which replica answers a request, where a new one goes, what has to be scaled.
 
-Pure: it reads the registry's rows and the time it is given, and sends nothing. The live simulator and the fleet
-in virtual time both act on it.
+Pure: it reads the registry's rows and the time it is given, and sends nothing. The live simulator and the
+fleet in virtual time both act on it.
 Sources: LocalAI core/services/nodes/{router,registry,reconciler}.go.
 """
 
@@ -38,7 +38,8 @@ class NoNodeFor(WorkerError):
 class ModelPolicy:
     """What is known of a model and wanted of it. Sizes are bytes, 0 where nothing is known.
 
-    `min_replicas` and `max_replicas` (0: no limit) are the reconciler's; without both it leaves the model alone.
+    `min_replicas` and `max_replicas` (0: no limit) are the reconciler's; without both it leaves the model
+    alone.
     """
 
     model: str
@@ -106,7 +107,7 @@ class Cluster:
                 yield place, row
 
     def pick(self, model: str) -> tuple[Place, LoadedModel] | None:
-        """The replica for a request: least in flight, then longest unused; it must still match the selector."""
+        """The replica for a request: least in flight, then longest unused, where the selector fits."""
         selector = self.policies[model].selector
         notes = self._replicas.get(model, {})
         fitting = [
@@ -126,11 +127,15 @@ class Cluster:
         healthy = [row for row in nodes if row.status is NodeStatus.HEALTHY and row.node_type == "backend"]
         matching = [row for row in healthy if _matches(row, policy.selector)]
         if not matching:
-            raise NoNodeFor(policy.model, f"{len(healthy)} nodes are healthy, none matches {dict(policy.selector)}")
+            raise NoNodeFor(
+                policy.model, f"{len(healthy)} nodes are healthy, none matches {dict(policy.selector)}"
+            )
         roomy = [row for row in matching if has_disk_room(row, policy.size_bytes)]
         if not roomy:
             raise NoNodeFor(policy.model, f"none of {len(matching)} has disk for {policy.size_bytes} bytes")
-        open_slots = [(row, index) for row in roomy if (index := self.free_index(row, policy.model)) is not None]
+        open_slots = [
+            (row, index) for row in roomy if (index := self.free_index(row, policy.model)) is not None
+        ]
         if not open_slots:
             raise NoNodeFor(policy.model, f"every replica slot of {len(roomy)} nodes is taken")
         place = min(open_slots, key=lambda each: self._preference(each[0], policy))
@@ -218,7 +223,7 @@ class Cluster:
 
 
 def has_disk_room(row: NodeRow, size_bytes: int) -> bool:
-    """Whether the payload fits with headroom; a node that reports no disk is given the benefit of the doubt."""
+    """Whether the payload fits with headroom; a node that reports no disk may have room."""
     if row.total_disk == 0:
         return True
     if not size_bytes:

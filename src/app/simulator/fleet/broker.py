@@ -61,4 +61,3 @@ class FleetBroker(InMemoryBroker):
                 if subscription.bus.connected:
                     self._asked(subscription.bus, message)
         super().route(message)
-

@@ -143,7 +143,7 @@ class FaultPlayer:
                 running[fault.number % len(running)].end(ProcessExit(signal=11))
 
     async def stolen_port(self, hosts: list[Host], fault: Fault) -> None:
-        port = DEFAULT_BASE_PORT + fault.number % PORTS_PER_NODE
+        port = DEFAULT_BASE_PORT + 1 + fault.number % (PORTS_PER_NODE // 2)
         free = [host for host in hosts if all(process.port != port for process in host.groups)]
         for host in free:
             host.machine.strangers[port] = FakeBackend()

@@ -1,7 +1,7 @@
 """A fence around one life of a worker: everything it does to the world outside passes through it.
 
-When the worker is killed the fence goes down: calls raise from then on, before they do anything. So what its code
-does as it is cancelled (`finally` blocks, shielded clean-ups) has no effect, as after a real SIGKILL.
+When the worker is killed the fence goes down: calls raise from then on, before they do anything. So what its
+code does as it is cancelled (`finally` blocks, shielded clean-ups) has no effect, as after a real SIGKILL.
 """
 
 import asyncio
@@ -149,12 +149,17 @@ class Fence:
 
         return quiet if (role, name) in _QUIET else watched
 
-    async def stream(self, role: str, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def stream(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """`chunks` behind the fence."""
         async for chunk in chunks:
             if self._armed:
                 self._cross()
             yield chunk
+
+
+def behind(port: Port) -> Port:
+    """What is behind the fence, for those who look at a worker without being it."""
+    return cast(Port, port._port) if isinstance(port, _Guarded) else port  # noqa: SLF001
 
 
 class _Guarded:
@@ -169,8 +174,8 @@ class _Guarded:
         if inspect.iscoroutinefunction(value):
             value = self._fence.asynchronous(self._role, name, value)
         elif inspect.isasyncgenfunction(value):
-            chunks, fence, role = value, self._fence, self._role
-            value = lambda *args: fence.stream(role, chunks(*args))  # noqa: E731
+            chunks, fence = value, self._fence
+            value = lambda *args: fence.stream(chunks(*args))  # noqa: E731
         elif inspect.ismethod(value):
             value = self._fence.immediate(self._role, name, value)
         else:

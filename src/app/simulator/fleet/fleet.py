@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.abc import TaskGroup
 
-from ....adapters.memory.bus import InMemoryMessageBus
 from ....adapters.memory.frontend import InMemoryFrontend
 from ....domain.node import NodeId
 from ..cluster import Cluster
@@ -20,10 +19,10 @@ from .host import Host
 from .inference import FleetFiles, FleetInference
 from .invariants import Invariants
 from .life import TOKEN, Life, Surroundings, begin
+from .models import policies_of
 from .plan import FleetPlan
 from .registry import BackendRegistry
 from .watch import LifeWatch
-from .models import policies_of
 
 SYSTEMD_S = 10.0  # after which a worker that could not come up is started again
 
@@ -59,7 +58,7 @@ class Fleet:
         self.registry = InMemoryFrontend(token=TOKEN)
         self.registry.calls = type(self.registry.calls)(maxlen=100)
         self.backends = BackendRegistry(plan.random("registry"))
-        self.bus = EchoingBus(InMemoryMessageBus(self.broker))
+        self.bus = EchoingBus(self.broker)
         cluster = Cluster(self.registry, {policy.model: policy for policy in policies_of(plan)})
         self.frontend = FleetFrontend(
             sim=SimulatedFrontend(
@@ -77,8 +76,8 @@ class Fleet:
         )
 
     async def run(self) -> None:
-        """Start everything, machines one after the other over a heartbeat's time, and go on until cancelled."""
-        await self.bus.client.open()
+        """Start everything, machines one after the other within 10 s, and go on until cancelled."""
+        await self.bus.open()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             self._frontend_may_run.set()

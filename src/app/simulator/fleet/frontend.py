@@ -3,9 +3,10 @@
 Sources: LocalAI core/services/nodes/{router,reconciler,health}.go; the intervals are theirs.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import anyio
@@ -155,31 +156,30 @@ class FleetFrontend:
         await self.operation("unload", node_id, model)
         return False
 
-    async def operation(self, what: str, node_id: NodeId, name: str, *more: str) -> None:
+    async def operation(self, what: str, node_id: NodeId, *args: str) -> None:
         """One command of an administrator or a background job; a failure is only noted, as there."""
         try:
             async with self.timed(what):
-                if what == "stop":
-                    await self.sim.stop(node_id, name)
-                elif what == "unload":
-                    await self.sim.unload(node_id, name)
-                elif what == "model.stop":
-                    await self.sim.stop_replica(node_id, name, *more)
-                elif what == "delete model":
-                    await self.sim.delete_model(node_id, name)
-                elif what == "backend.delete":
-                    await self.sim.delete_backend(node_id, name)
-                elif what == "backend.upgrade":
-                    await self.sim.upgrade(node_id, name, galleries=(GALLERY,))
-                elif what == "backend.list":
-                    await self.sim.list_backends(node_id)
-                elif what == "install backend":
-                    await self.sim.install(node_id, name, galleries=(GALLERY,))
+                await self._command(what)(node_id, *args)
         except WorkerError as error:
-            self.history.add("frontend", f"{what} {name} failed: {type(error).__name__}: {error}")
+            self.history.add("frontend", f"{what} {' '.join(args)} failed: {type(error).__name__}: {error}")
             self.figures.count(f"failed {what}")
         else:
             self.figures.count(what)
+
+    def _command(self, what: str) -> Callable[..., Awaitable[object]]:
+        sim = self.sim
+        commands: dict[str, Callable[..., Awaitable[object]]] = {
+            "stop": sim.stop,
+            "unload": sim.unload,
+            "model.stop": sim.stop_replica,
+            "delete model": sim.delete_model,
+            "backend.delete": sim.delete_backend,
+            "backend.upgrade": partial(sim.upgrade, galleries=(GALLERY,)),
+            "backend.list": sim.list_backends,
+            "install backend": partial(sim.install, galleries=(GALLERY,)),
+        }
+        return commands[what]
 
     @asynccontextmanager
     async def timed(self, command: str) -> AsyncIterator[None]:

@@ -143,7 +143,9 @@ class Host:
         if self.starts_slowly:
             program = replace(program, listens_after_s=self.random.uniform(15, 60))
         if self.dies_at_start:
-            program = replace(program, exits_after_s=self.random.uniform(0, 3), exit_code=1, stderr="CUDA error\n")
+            program = replace(
+                program, exits_after_s=self.random.uniform(0, 3), exit_code=1, stderr="CUDA error\n"
+            )
         if self.ignores_term:
             program = replace(program, term_s=1e9)
         if self.leaves_a_child:

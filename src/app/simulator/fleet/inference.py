@@ -1,8 +1,9 @@
-"""How the simulated frontend reaches the fleet's machines besides the bus: gRPC to backends, files to workers."""
+"""How the simulated frontend reaches machines besides the bus: gRPC to backends, files to workers."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import anyio
@@ -10,11 +11,12 @@ import anyio
 from ....adapters.memory.backend_client import InMemoryBackendClient
 from ....domain.errors import BackendUnavailable, WorkerError
 from ....domain.ports.backend_client import ModelToLoad
+from ....domain.receive_files import ReceiveFiles
 from .fence import Fenced
 from .host import Host
 from .life import TOKEN, Life
 
-_CHUNKS = 3
+_CHUNK_BYTES = 100
 
 
 @dataclass(eq=False)
@@ -75,7 +77,7 @@ class FleetInference:
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """Sends model files as the HTTP stager does: ask for the hash, send what differs, in parts."""
+    """Sends model files as the HTTP stager does: ask for the hash, send what is missing, in parts."""
 
     life_on: Callable[[str], Life | None]
     random: Random
@@ -89,26 +91,34 @@ class FleetFiles:
         life = self.life_on(host)
         if life is None or life.fence.down:
             raise FilesNotSent(host, "connection refused")
-        sha256 = hashlib.sha256(content).hexdigest()
-        files = life.worker.files
         try:
-            probed = await files.probe(key)
-            if probed is not None and probed.sha256 == sha256:
-                return str(probed.path)
-            upload = await files.receive(key, declared_sha256=sha256, length_bytes=len(content))
-            try:
-                size_bytes = -(-len(content) // _CHUNKS)
-                for start in range(0, len(content), size_bytes):
-                    await anyio.sleep(self.random.uniform(0.1, 5))
-                    await upload.write(content[start : start + size_bytes])
-                return str(await upload.finish())
-            except BaseException:
-                await upload.abort()
-                raise
+            return await self._send(life.worker.files, key, content)
         except Fenced as error:
             raise FilesNotSent(host, "connection reset by peer") from error
         except WorkerError as error:
             raise FilesNotSent(host, str(error)) from error
+
+    async def _send(self, files: ReceiveFiles, key: str, content: bytes) -> str:
+        """Go on where an earlier attempt ended, as newer stagers do."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        probed = await files.probe(key)
+        if probed is not None and probed.sha256 == sha256:
+            return str(probed.path)
+        held = probed.size_bytes if probed is not None and probed.target_sha256 == sha256 else 0
+        span = f"bytes {held}-{len(content) - 1}/{len(content)}"
+        upload = await files.receive(key, declared_sha256=sha256, content_range=span)
+        if isinstance(upload, Path):
+            return str(upload)
+        try:
+            for start in range(held, len(content), _CHUNK_BYTES):
+                await anyio.sleep(self.random.uniform(0.1, 5))
+                await upload.write(content[start : start + _CHUNK_BYTES])
+            return str(await upload.finish())
+        except BaseException:
+            await upload.abort()
+            raise
+        finally:
+            files.ended(upload)
 
 
 def model_file(model: str) -> bytes:

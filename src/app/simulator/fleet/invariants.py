@@ -23,6 +23,7 @@ import anyio
 
 from ....adapters.memory.frontend_nodes import NodeStatus
 from ..cluster import Cluster
+from .fence import behind
 from .host import Host, key_of
 from .life import Life
 from .machine_rules import MachineRules
@@ -95,7 +96,7 @@ class Invariants:
         known: set[int] = set()
         entries = supervisor.table.entries
         for entry in entries.values():
-            process = entry.spawned.process if entry.spawned else None
+            process = behind(entry.spawned.process) if entry.spawned else None
             if process is None:
                 continue
             known.add(process.pid)

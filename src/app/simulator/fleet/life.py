@@ -139,7 +139,11 @@ def settings_of(host: Host) -> Settings:
 
 
 async def begin(
-    host: Host, number: int, around: Surroundings, watch: Callable[["Life"], Watch], killed: Callable[[], None]
+    host: Host,
+    number: int,
+    around: Surroundings,
+    watch: Callable[["Life"], Watch],
+    killed: Callable[[], None],
 ) -> Life:
     """Assemble a worker on `host`; every port it has is fenced."""
     late = _LateWatch()

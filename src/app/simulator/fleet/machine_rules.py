@@ -47,8 +47,8 @@ class MachineRules:
         """Something was put in place at `path`."""
         if any(is_private_name(part) for part in path.parts):
             return
-        if path.parent == _BACKENDS:
-            self._check_backend(host, path.name)
+        if path.is_relative_to(_BACKENDS) and path != _BACKENDS:
+            self._check_backend(host, path.relative_to(_BACKENDS).parts[0])
         elif path.is_relative_to(_MODELS):
             self._check_model(host, path)
 
@@ -70,7 +70,10 @@ class MachineRules:
 
     def _check_backend(self, host: Host, name: str) -> None:
         top = _BACKENDS / name
-        files = {str(path.relative_to(top)): host.filesystem.get(path) or b"" for path in host.filesystem.files(top)}
+        files = {
+            str(path.relative_to(top)): host.filesystem.get(path) or b""
+            for path in host.filesystem.files(top)
+        }
         files.pop(_METADATA, None)
         if files and not is_whole(name, files):
             self.verdict.fault("torn-file", host, f"backend {name} is not whole: {', '.join(sorted(files))}")
@@ -78,5 +81,8 @@ class MachineRules:
     def _check_model(self, host: Host, path: Path) -> None:
         name = PurePosixPath(path).name
         content = host.filesystem.get(path)
-        if name.endswith(_MODEL_SUFFIX) and content not in {None, model_file(name.removesuffix(_MODEL_SUFFIX))}:
+        if name.endswith(_MODEL_SUFFIX) and content not in {
+            None,
+            model_file(name.removesuffix(_MODEL_SUFFIX)),
+        }:
             self.verdict.fault("torn-file", host, f"{path} holds only part of the model")

@@ -1,7 +1,5 @@
 """The models of a fleet: what they are and how many replicas of them are wanted."""
 
-
-
 from ..cluster import ModelPolicy
 from .plan import FleetPlan
 from .registry import BACKENDS
@@ -10,9 +8,9 @@ _GIB = 1 << 30
 
 
 def policies_of(plan: FleetPlan) -> list[ModelPolicy]:
-    """The models of a plan, the most popular first; an eighth of them always has replicas."""
+    """The models of a plan, the most popular first; a quarter of them always has replicas."""
     draw = plan.random("models")
-    wanted = max(1, plan.model_count // 8)
+    wanted = max(1, plan.model_count // 4)
     return [
         ModelPolicy(
             model=f"model-{number:04}",

@@ -26,7 +26,7 @@ class WrongPlan(WorkerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPlan:
-    """One simulated time of one fleet. Rates are events per node and hour; `models` 0 takes half the nodes."""
+    """One simulated time of one fleet. Rates are by node and hour; `models` 0: half as many as nodes."""
 
     nodes: int = 20
     hours: float = 2.0
@@ -115,7 +115,8 @@ class Case:
             return cls(
                 plan=FleetPlan(**_known(FleetPlan, values["plan"])),
                 faults=tuple(
-                    Fault(**{**_known(Fault, each), "nodes": tuple(each["nodes"])}) for each in values["faults"]
+                    Fault(**{**_known(Fault, each), "nodes": tuple(each["nodes"])})
+                    for each in values["faults"]
                 ),
                 until_s=float(values["until_s"]),
             )

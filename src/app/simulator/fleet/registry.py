@@ -1,4 +1,4 @@
-"""Where the fleet's backends come from: a gallery and a registry of payloads, which may be slow, lie or be away."""
+"""Where the fleet's backends come from: a gallery and a registry, which may be slow, lie or be away."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,12 @@ from ....domain.ports.filesystem import FileSystem
 
 GALLERY = Gallery("fleet", "https://gallery.invalid/index.yaml")
 BACKENDS = ("llama-cpp", "whisper", "diffusers", "vllm", "piper", "rerankers")
-RUN_SH = b"#!/bin/sh\nexec ./engine \"$@\"\n"
+RUN_SH = b'#!/bin/sh\nexec ./engine "$@"\n'
 
 
 @dataclass
 class BackendRegistry:
-    """The payloads by uri. Every backend has two files that name their version: a mix of two is a torn tree."""
+    """The payloads by uri. The files of a backend name their version: a mix of two is a torn tree."""
 
     random: Random
     trees: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Rules about requests: each is answered once and in time, and an address given is that of the replica asked for."""
+"""Rules about requests: each is answered once, in time, and with the address of what was asked for."""
 
 from dataclasses import dataclass, field
 

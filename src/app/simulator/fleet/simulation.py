@@ -82,18 +82,15 @@ class _Simulation:
                 self._sample_now(fleet)
                 if case.plan.is_long and case.end_s >= case.plan.duration_s:
                     rules.healed(fleet.hosts, fleet.frontend.cluster, fleet.life_on)
-                events, digest, latest = self.history.events, self.history.digest, tuple(self.history.latest)
+                self.history.close()
                 tasks.cancel_scope.cancel()
-        violation = rules.verdict.violation
-        if violation is not None:
-            events, digest, latest = violation.step + 1, self.history.digest, tuple(self.history.latest)
         return Outcome(
             case=case,
-            digest=digest,
-            events=events,
+            digest=self.history.digest,
+            events=self.history.events,
             figures=self.figures,
-            violation=violation,
-            latest=latest,
+            violation=rules.verdict.violation,
+            latest=tuple(self.history.latest),
         )
 
     async def _inspect(self, fleet: Fleet) -> None:

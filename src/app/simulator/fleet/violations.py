@@ -43,4 +43,5 @@ class Verdict:
             step=self.history.events,
         )
         self.history.add(self.violation.where, f"VIOLATION {invariant}: {what}")
+        self.history.close()
         self.broken()

@@ -60,7 +60,9 @@ class Workload:
         """Do `kind` to the node of `row`; `number`, below 1, picks among the models or backends there."""
         fleet = self.fleet
         backend = BACKENDS[int(number * len(BACKENDS))]
-        if kind in {"backend.list", "install backend", "backend.delete"}:
+        if kind == "backend.list":
+            fleet.frontend.spawn("operation", kind, row.id)
+        elif kind in {"install backend", "backend.delete"}:
             fleet.frontend.spawn("operation", kind, row.id, backend)
         elif kind == "backend.upgrade":
             fleet.backends.publish(backend)
