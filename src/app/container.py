@@ -18,6 +18,7 @@ from ..domain.backend_logs import BackendLogs
 from ..domain.bus_credentials import BusCredentials
 from ..domain.bus_login import BusLogin
 from ..domain.collect_output import CollectOutput
+from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
@@ -28,11 +29,15 @@ from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
+from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
+from ..domain.recover import RecoverBackends
 from ..domain.replace_backend import ReplaceBackend
+from ..domain.resume import ResumeNode
 from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
@@ -221,6 +226,34 @@ def _output_directory(settings: Settings) -> Path:
     return settings.state_path / "logs"
 
 
+def _state_lock(settings: Settings) -> Any:
+    from ..adapters.processes.state_lock import LocalStateLock
+
+    return LocalStateLock(settings.state_path, settings.adoption_window_s, settings.stop_grace_s)
+
+
+def _keeper(settings: Settings) -> Any:
+    from ..adapters.processes.keeper import LocalKeeper
+
+    return LocalKeeper(settings.state_path)
+
+
+def _journal_directory(settings: Settings) -> Path:
+    return settings.state_path / "processes"
+
+
+def _identity_file(settings: Settings) -> Path:
+    return settings.state_path / "identity.json"
+
+
+def _dismissal(dismissed: anyio.Event, stop_requested: anyio.Event) -> Callable[[], None]:
+    def dismiss() -> None:
+        dismissed.set()
+        stop_requested.set()
+
+    return dismiss
+
+
 def _backend_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
     return backend_environment(environment, token=settings.registration_token, allowed=settings.backend_env)
 
@@ -272,6 +305,14 @@ class Container(containers.DeclarativeContainer):
     spread = providers.Object(_spread)
     capability_of = providers.Singleton(CapabilityOf, environment)
     stop_requested = providers.Singleton(anyio.Event)
+    dismissed = providers.Singleton(anyio.Event)
+    state_lock = providers.Singleton(_state_lock, settings)
+    keeper = providers.Singleton(_keeper, settings)
+    custody = providers.Singleton(Custody, lock=state_lock, keeper=keeper)
+    journal = providers.Singleton(
+        ProcessJournal, filesystem, providers.Callable(_journal_directory, settings)
+    )
+    identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
     files = providers.Singleton(
         ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
     )
@@ -321,6 +362,7 @@ class Container(containers.DeclarativeContainer):
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
+        next_mark=custody.provided.next_mark,
     )
     supervisor = providers.Singleton(
         Supervisor,
@@ -330,6 +372,16 @@ class Container(containers.DeclarativeContainer):
         network=network,
         ports=ports,
         ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
+        journal=journal,
+    )
+    recovery = providers.Singleton(
+        RecoverBackends,
+        custody=custody,
+        journal=journal,
+        processes=processes,
+        client=backend_client,
+        supervisor=supervisor,
+        ports=ports,
     )
     enrolment = providers.Singleton(
         Enrolment,
@@ -339,8 +391,13 @@ class Container(containers.DeclarativeContainer):
         profile=providers.Callable(_profile, settings),
         capability=capability_of,
         busy=supervisor.provided.busy,
+        identities=identities,
+        frontend_url=settings.provided.register_to,
         attempts=providers.Callable(_registration_attempts, settings),
         spread=spread,
+    )
+    resumption = providers.Singleton(
+        ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
     )
     heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
     login = providers.Singleton(
@@ -396,7 +453,7 @@ class Container(containers.DeclarativeContainer):
         backends=backend_commands,
         models=model_commands,
         addresses=settings.provided.addresses,
-        request_stop=stop_requested.provided.set,
+        request_stop=providers.Callable(_dismissal, dismissed, stop_requested),
     )
     worker = providers.Singleton(
         Worker,
@@ -409,7 +466,12 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         files=files,
         http=http,
+        custody=custody,
+        recovery=recovery,
+        resumption=resumption,
         stop_requested=stop_requested,
+        dismissed=dismissed,
+        keep_backends=settings.provided.keep_backends,
     )
 
 

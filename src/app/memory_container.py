@@ -4,6 +4,7 @@ from typing import Any
 
 from ..adapters.memory.artifacts import InMemoryArtifacts
 from ..adapters.memory.backend_client import InMemoryBackendClient
+from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
@@ -33,6 +34,14 @@ def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClie
     return InMemoryBackendClient(machine, settings.registration_token)
 
 
+def _state_lock(machine: InMemoryMachine, settings: Settings) -> InMemoryStateLock:
+    return InMemoryStateLock(machine, settings.state_path)
+
+
+def _keeper(machine: InMemoryMachine, settings: Settings) -> InMemoryKeeper:
+    return InMemoryKeeper(machine, settings.state_path, settings.adoption_window_s)
+
+
 def _exactly(pause_s: float) -> float:
     """No chance in a world that is to be repeated."""
     return pause_s
@@ -56,6 +65,8 @@ class MemoryParts(containers.DeclarativeContainer):
     filesystem = providers.Singleton(InMemoryFileSystem)
     network = providers.Singleton(InMemoryNetwork, machine)
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
+    state_lock = providers.Singleton(_state_lock, machine, settings)
+    keeper = providers.Singleton(_keeper, machine, settings)
     hardware = providers.Singleton(InMemoryHardware)
     oom_kills = providers.Singleton(InMemoryOomKills, machine)
     output_files = providers.Singleton(InMemoryOutputFiles, machine)

@@ -280,6 +280,22 @@ OPTIONS: tuple[Option, ...] = (
         help="How long a backend may take to end before it is killed.",
     ),
     Option(
+        "keep_backends",
+        ("LOCALAI_WORKER_KEEP_BACKENDS",),
+        since="ours",
+        kind=Kind.SWITCH,
+        default="false",
+        help="Leave backends running when a signal ends this worker; the next one takes them over.",
+    ),
+    Option(
+        "adoption_window",
+        ("LOCALAI_WORKER_ADOPTION_WINDOW",),
+        since="ours",
+        kind=Kind.DURATION,
+        default="2m",
+        help="How long backends outlive a worker that is gone; then the keeper ends them.",
+    ),
+    Option(
         "backend_log_mib",
         ("LOCALAI_BACKEND_LOG_MIB",),
         since="ours",

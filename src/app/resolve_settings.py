@@ -146,6 +146,8 @@ def _read_settings(read: OptionReader, hostname: str, pid: int) -> Settings:
         backend_env=read.variable_patterns("backend_env"),
         ready_timeout_s=read.duration_s("ready_timeout", shortest_s=0.1),
         stop_grace_s=read.duration_s("stop_grace", shortest_s=0.0),
+        keep_backends=read.switch("keep_backends"),
+        adoption_window_s=read.duration_s("adoption_window", shortest_s=0.0),
         backend_log_mib=read_backend_log_mib(read),
         log_level=read_log_level(read),
         log_format=read.choice("log_format"),

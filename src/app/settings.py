@@ -69,6 +69,8 @@ class Settings:
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float
     stop_grace_s: float
+    keep_backends: bool
+    adoption_window_s: float
     backend_log_mib: int
 
     log_level: str

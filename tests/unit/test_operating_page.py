@@ -77,6 +77,7 @@ def test_every_variable_of_localai_on_the_page_is_one() -> None:
     known = {name for option in OPTIONS for name in option.env} | {
         "LOCALAI_GRPC_AUTH_TOKEN",
         "LOCALAI_BACKEND_PARENT_WATCH",
+        "LOCALAI_WORKER_LAUNCH",
         "LOCALAI_FORCE_META_BACKEND_CAPABILITY",
         "LOCALAI_FORCE_META_BACKEND_CAPABILITY_RUN_FILE",
     }
