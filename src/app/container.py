@@ -29,6 +29,7 @@ from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
@@ -42,6 +43,7 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from . import integrity_parts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -334,12 +336,18 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
+    attachments = providers.Singleton(integrity_parts.attachments)
+    signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
+    integrity = providers.Singleton(
+        Integrity, attachments, signatures, settings.provided.require_backend_integrity
+    )
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         clock=clock,
     )
     logs = providers.Singleton(BackendLogs)
@@ -424,6 +432,7 @@ class Container(containers.DeclarativeContainer):
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         detection=detection,
     )
     backend_commands = providers.Singleton(

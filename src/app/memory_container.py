@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..adapters.memory.artifacts import InMemoryArtifacts
+from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
 from ..adapters.memory.filesystem import InMemoryFileSystem
@@ -17,6 +17,7 @@ from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.oom import InMemoryOomKills
 from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
+from ..adapters.memory.signatures import InMemorySignatures
 from .container import Container
 from .settings import Settings
 from .slim_injector import containers, providers
@@ -74,6 +75,8 @@ class MemoryParts(containers.DeclarativeContainer):
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
     gallery_source = providers.Singleton(InMemoryGalleries)
+    attachments = providers.Singleton(InMemoryAttachments)
+    signatures = providers.Singleton(InMemorySignatures)
     http = providers.Singleton(InMemoryHttpServer, file_app)
     spread = providers.Object(_exactly)
 

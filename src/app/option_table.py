@@ -177,6 +177,13 @@ OPTIONS: tuple[Option, ...] = (
         default="false",
         help="Refuse backends without a signature policy (images) or a SHA-256 (archives).",
     ),
+    Option(
+        "sigstore_trusted_root",
+        ("LOCALAI_WORKER_SIGSTORE_ROOT",),
+        since="ours",
+        kind=Kind.FILE,
+        help="Trust root of signatures (trusted_root.json). Default: Sigstore's public one, from the web.",
+    ),
     # the message bus
     Option(
         "nats_url",

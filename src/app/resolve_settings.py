@@ -130,6 +130,7 @@ def _read_settings(read: OptionReader, hostname: str, pid: int) -> Settings:
         galleries=read.galleries("galleries"),
         prefetch_models=read.items("prefetch_models"),
         require_backend_integrity=read.switch("require_backend_integrity"),
+        sigstore_trusted_root=read.path("sigstore_trusted_root"),
         nats_url=read_nats_url(read, bus),
         nats_jwt=read.text("nats_jwt").strip(),
         nats_user_seed=read.text("nats_user_seed").strip(),

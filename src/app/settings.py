@@ -50,6 +50,7 @@ class Settings:
     galleries: tuple[Gallery, ...]
     prefetch_models: tuple[str, ...]
     require_backend_integrity: bool
+    sigstore_trusted_root: Path | None
 
     nats_url: str
     nats_jwt: str
