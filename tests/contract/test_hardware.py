@@ -59,6 +59,16 @@ async def test_two_readings_show_the_same_devices(probe: HardwareProbe) -> None:
     assert first.ram.total_bytes == second.ram.total_bytes
 
 
+async def test_memory_in_use_is_told_for_groups_that_use_some(probe: HardwareProbe) -> None:
+    if isinstance(probe, InMemoryHardware):
+        probe.vram = {7: 5 * GIB, 8: 0}
+    with anyio.fail_after(10):
+        used = await probe.vram_by_group()
+    assert all(group > 0 and used_bytes > 0 for group, used_bytes in used.items())
+    if isinstance(probe, InMemoryHardware):
+        assert used == {7: 5 * GIB}
+
+
 async def test_warnings_are_single_lines(probe: HardwareProbe) -> None:
     assert all(len(warning.splitlines()) == 1 for warning in (await probe.read()).warnings)
 

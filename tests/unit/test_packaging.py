@@ -95,12 +95,16 @@ def distributions_of(module: str) -> set[str]:
 
 def test_every_import_is_a_declared_dependency() -> None:
     declared = {normalised(each) for each in project()["project"]["dependencies"]}
-    demo = {normalised(each) for each in project()["project"]["optional-dependencies"]["demo"]}
+    extras = {"src/app/demo/": "demo", "src/app/pytest_plugin.py": "testing"}
     undeclared = {}
     for module, files in runtime_imports().items():
         if module in sys.stdlib_module_names or module == PACKAGE:
             continue
-        allowed = declared | demo if all(name.startswith("src/app/demo/") for name in files) else declared
+        allowed = set(declared)
+        for place, extra in extras.items():
+            if all(name.startswith(place) for name in files):
+                wanted = project()["project"]["optional-dependencies"][extra]
+                allowed |= {normalised(each) for each in wanted}
         if not distributions_of(module) & allowed:
             undeclared[module] = sorted(files)
     assert undeclared == {}

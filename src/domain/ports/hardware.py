@@ -1,5 +1,6 @@
 """What the node is made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +32,8 @@ class Memory:
 class Hardware:
     """One reading of the node.
 
-    `gpus`: one entry per device in the driver's order. `ram` is None when it could not be read.
+    `gpus`: one entry per device that the worker may use, in the driver's order. `ram` is None when it could
+    not be read.
     `architecture` and `system` as Go names them (`amd64`, `arm64`; `linux`, `darwin`).
     `cuda_directories`: which of `/usr/local/cuda-13`, `/usr/local/cuda-12` exist, as the major numbers.
     """
@@ -70,3 +72,9 @@ class Hardware:
 class HardwareProbe(Protocol):
     async def read(self) -> Hardware:
         """Read the node now. Bounded to 5 s; a probe that fails is a warning in the result, no error."""
+
+    async def vram_by_group(self) -> Mapping[int, int]:
+        """Bytes of graphics memory in use by process group, as far as the drivers tell; bounded to 5 s.
+
+        A group that uses none, or of which nothing is known, is left out.
+        """

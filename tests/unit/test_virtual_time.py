@@ -1,0 +1,77 @@
+"""The clock that jumps, and the order that never changes."""
+
+import subprocess
+import sys
+
+import anyio
+import pytest
+from anyio._backends import _asyncio as anyio_asyncio
+
+from localai_worker.app.virtual_time import run_in_virtual_time
+
+# Prints the order in which tasks and nested scopes are cancelled: both lie in sets.
+CANCELLATIONS = """
+import anyio
+from localai_worker.app.virtual_time import run_in_virtual_time
+
+order = []
+
+async def sleeper(number):
+    ballast = [object() for _ in range(hash(str(number)) % 97)]
+    try:
+        with anyio.CancelScope():
+            await anyio.sleep(1000)
+    finally:
+        order.append(number)
+
+async def main():
+    async with anyio.create_task_group() as tasks:
+        for number in range(200):
+            tasks.start_soon(sleeper, number)
+        await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
+
+run_in_virtual_time(main)
+print(order)
+"""
+
+
+async def hours() -> float:
+    began_s = anyio.current_time()
+    with anyio.move_on_after(3600):
+        await anyio.sleep(100 * 3600)
+    await anyio.sleep(1800)
+    return anyio.current_time() - began_s
+
+
+def test_sleeps_and_deadlines_take_no_time() -> None:
+    assert run_in_virtual_time(hours) == 5400
+
+
+def test_a_program_in_which_everybody_waits_is_told() -> None:
+    async def waits() -> None:
+        await anyio.Event().wait()
+
+    with pytest.raises(RuntimeError, match="would hang for ever"):
+        run_in_virtual_time(waits)
+
+
+def test_cancellation_reaches_tasks_and_scopes_in_the_same_order_in_every_process() -> None:
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", CANCELLATIONS],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(orders) == 1
+
+
+def test_anyio_is_as_it_was_afterwards() -> None:
+    before = anyio_asyncio.CancelScope
+    run_in_virtual_time(hours)
+    assert anyio_asyncio.CancelScope is before
