@@ -51,7 +51,12 @@ def start_seaweed(directory: Path) -> S3Server:
         "volume.port": volume, "volume.max": 20, "filer.port": filer, "s3.port": s3,
         "master.volumeSizeLimitMB": 64, "volume.preStopSeconds": 0,
     }  # fmt: skip
-    command = [find_executable("weed"), "server", "-s3", *(f"-{name}={each}" for name, each in options.items())]
+    command = [
+        find_executable("weed"),
+        "server",
+        "-s3",
+        *(f"-{name}={each}" for name, each in options.items()),
+    ]
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     server = _start(command, s3, directory, keys)
     _make_bucket(server)
@@ -59,7 +64,7 @@ def start_seaweed(directory: Path) -> S3Server:
 
 
 def _make_bucket(server: S3Server) -> None:
-    """Its S3 port listens before its other parts are ready: make the bucket, and wait until it takes a file."""
+    """The S3 port listens before the other parts are ready: wait until the bucket takes a file."""
     from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError

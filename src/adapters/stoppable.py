@@ -7,6 +7,8 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
+from ..domain.first_error import first_error
+
 R = TypeVar("R")
 
 
@@ -27,12 +29,5 @@ async def in_stoppable_thread(work: Callable[[threading.Event], R]) -> R:
             results.append(await to_thread.run_sync(work, stopped))
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        raise first_leaf(group) from group
+        raise first_error(group) from group
     return results[0]
-
-
-def first_leaf(group: BaseException) -> BaseException:
-    """The first error inside nested groups: of tasks that work on one thing, one failure tells enough."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

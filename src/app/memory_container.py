@@ -13,8 +13,11 @@ from ..adapters.memory.http_server import InMemoryHttpServer
 from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
+from ..adapters.memory.object_store import InMemoryObjectStore
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.open_files import InMemoryOpenFiles
 from ..adapters.memory.processes import InMemoryProcesses
+from ..adapters.memory.ranged_files import InMemoryRangedFiles
 from .container import Container
 from .settings import Settings
 from .slim_injector import containers, providers
@@ -30,6 +33,10 @@ def _registry(settings: Settings) -> InMemoryFrontend:
 
 def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClient:
     return InMemoryBackendClient(machine, settings.registration_token)
+
+
+def _object_store(settings: Settings) -> InMemoryObjectStore | None:
+    return InMemoryObjectStore() if settings.storage_url else None
 
 
 class MemoryParts(containers.DeclarativeContainer):
@@ -57,6 +64,9 @@ class MemoryParts(containers.DeclarativeContainer):
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
     gallery_source = providers.Singleton(InMemoryGalleries)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    object_store = providers.Singleton(_object_store, settings)
+    ranged_files = providers.Singleton(InMemoryRangedFiles, filesystem)
+    open_files = providers.Singleton(InMemoryOpenFiles)
 
 
 def in_memory(container: Container) -> MemoryParts:

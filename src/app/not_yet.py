@@ -23,7 +23,6 @@ def refuse_false_promises(settings: Settings) -> list[str]:
     if settings.require_backend_integrity:
         raise SettingsError("--require-backend-integrity", "true", _NO_CHECK)
     unused = {
-        "--storage-url": (settings.storage_url, "files come over HTTP only; unset it on the frontend too"),
         "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),
     }
     return [

@@ -1,6 +1,7 @@
 """The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
 
 import logging
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -15,6 +16,7 @@ from ..domain.ports.frontend import FrontendClient
 from ..domain.receive_files import ReceiveFiles
 from ..domain.supervise import Supervisor
 from .control_plane import ControlPlane
+from .storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Worker:
     files: ReceiveFiles
     http: FileServer
     stop_requested: anyio.Event
+    storage: Storage | None = None
     hurry: anyio.Event = field(default_factory=anyio.Event)
     http_after_s: float = 1.0
     deregister_s: float = 25.0
@@ -65,7 +68,7 @@ class Worker:
         commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
-            async with self.supervisor.running():
+            async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:
                         life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
@@ -82,6 +85,9 @@ class Worker:
                     with anyio.CancelScope(shield=True):
                         await self._go_down()
             serving.cancel_scope.cancel()
+
+    def _storage_running(self) -> AbstractAsyncContextManager[None]:
+        return self.storage.running() if self.storage else nullcontext()
 
     async def _move(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
         """Take commands under the new id before letting go of the old one."""

@@ -10,8 +10,8 @@ RECHECK_WINDOWS = 12  # what was measured once need not hold for an hour
 class LanePlan:
     """Doubles the lanes while that pays, goes one step back where it does not, and tries again now and then.
 
-    Where a disk, a processor or one stream is the limit, a second lane brings nothing: one is kept. Where each
-    connection is throttled, or far away, `most` are soon reached.
+    Where a disk, a processor or one stream is the limit, a second lane brings nothing: one is kept. Where
+    each connection is throttled, or far away, `most` are soon reached.
     """
 
     most: int = 16

@@ -166,7 +166,9 @@ async def test_keys_are_listed_by_prefix_in_order(case: Case) -> None:
     assert await case.store.list_keys(case.key("nothing/")) == ()
 
 
-@pytest.mark.parametrize("rest", ["späte Größe/模型.gguf", "with space+plus%20percent", "quote\"'&<>", "a" * 200])
+@pytest.mark.parametrize(
+    "rest", ["späte Größe/模型.gguf", "with space+plus%20percent", "quote\"'&<>", "a" * 200]
+)
 async def test_odd_keys_are_kept_as_they_are(case: Case, rest: str) -> None:
     await case.put(rest, b"content")
     assert await case.fetch(rest) == b"content"

@@ -1,5 +1,6 @@
 """Every `RangedFiles` keeps these promises: the in-memory one and the machine's own."""
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -227,6 +228,7 @@ async def test_a_source_reads_ranges_and_stays_readable(case: Case) -> None:
     await case.files.remove_tree(case.top / "old")
     assert source.size_bytes == 3
     assert (source.read_at(0, 2), source.read_at(1, 100)) == (b"ol", b"ld")
+    assert await source.digest("md5", ByteSpan(1, 3)) == hashlib.md5(b"ld").digest()
     await source.close()
     await source.close()
 
@@ -313,7 +315,7 @@ def test_room_is_taken_at_once_or_the_file_stays_sparse(
         assert os.fstat(file.fileno()).st_size == 2**20
         with pytest.raises(OSError, match=r".+"):
             preallocate.take_room(file.fileno(), 2**62)
-    monkeypatch.setattr(preallocate.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
     with (tmp_path / "sparse").open("wb") as file:
         preallocate.take_room(file.fileno(), 2**20)
         assert os.fstat(file.fileno()).st_size == 2**20

@@ -24,12 +24,9 @@ def test_what_promises_security_and_cannot_keep_it_is_refused(variables: dict[st
 
 def test_what_is_only_without_effect_is_warned_about() -> None:
     settings = memory_settings(
-        LOCALAI_STORAGE_URL="http://minio:9000",
-        LOCALAI_STORAGE_BUCKET="localai",
         LOCALAI_PREFETCH_MODELS="qwen",
     )
-    storage, prefetch = refuse_false_promises(settings)
-    assert storage.startswith("--storage-url has no effect in this version: ")
+    (prefetch,) = refuse_false_promises(settings)
     assert prefetch.startswith("--prefetch-models has no effect in this version: ")
 
 

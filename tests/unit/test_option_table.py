@@ -51,7 +51,15 @@ LOCALAI = """
 --log-format LOCALAI_LOG_FORMAT
 --log-dedup-logs LOCALAI_LOG_DEDUP
 """
-OURS = {"state_path", "backend_env", "ready_timeout", "stop_grace", "bus"}
+OURS = {
+    "state_path",
+    "backend_env",
+    "ready_timeout",
+    "stop_grace",
+    "bus",
+    "storage_verify",
+    "storage_cache_limit",
+}
 
 
 @pytest.mark.parametrize("row", LOCALAI.strip().splitlines())

@@ -35,6 +35,7 @@ NOTE_BYTES = 8192  # room for a long ETag and the gaps of some hundred ranges
 NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
 FILE_MODE = 0o666  # less the umask, as Go's os.Create has it
 _READ_BYTES = 1024 * 1024
+_HASH_STEP_BYTES = 64 * _READ_BYTES  # some 100 ms: how long a cancellation may wait
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HASHES = {"md5": hashlib.md5, "sha256": hashlib.sha256}
 
@@ -164,7 +165,7 @@ class LocalAssembledFile:
         return hashed.digest()
 
     def _hash_from(self, start: int, stop: int, hashed: "hashlib._Hash") -> int:
-        """Hash what is there from `start` on, a second's worth at most; where it ended."""
+        """Hash what is there from `start` on, between two chances to be cancelled; where it ended."""
         with self._state.changed:
             reach = self._state.spans.reach(start)
             if reach == start:
@@ -172,7 +173,7 @@ class LocalAssembledFile:
                     raise FileUnreadable(self._target, f"it was given up before byte {start} came")
                 self._state.changed.wait(0.2)
                 return start
-        at, stop = start, min(reach, stop, start + 256 * _READ_BYTES)
+        at, stop = start, min(reach, stop, start + _HASH_STEP_BYTES)
         with reading(self._target):
             while at < stop:
                 chunk = os.pread(self._file, min(_READ_BYTES, stop - at), at)
@@ -268,6 +269,16 @@ class LocalSourceFile:
         if len(content) < size_bytes:
             raise FileUnreadable(self._path, f"it became shorter than {self.size_bytes} bytes")
         return content
+
+    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
+        hashed = _HASHES[algorithm](usedforsecurity=False)
+        for start in range(span.start, span.stop, _HASH_STEP_BYTES):
+            await to_thread.run_sync(self._hash, start, min(start + _HASH_STEP_BYTES, span.stop), hashed)
+        return hashed.digest()
+
+    def _hash(self, start: int, stop: int, hashed: "hashlib._Hash") -> None:
+        for at in range(start, stop, _READ_BYTES):
+            hashed.update(self.read_at(at, min(_READ_BYTES, stop - at)))
 
     async def close(self) -> None:
         if self._file is not None:

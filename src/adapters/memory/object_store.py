@@ -42,7 +42,7 @@ class InMemoryStoredObject:
 
 @dataclass
 class InMemoryObjectStore:
-    """Objects by key. `offline`: a test or the simulator pulls the plug here; `block_s`: how long 64 KiB take."""
+    """Objects by key. `offline`: a test pulls the plug here; `block_s`: how long 64 KiB take."""
 
     objects: dict[StagingKey, _Object] = field(default_factory=dict)
     offline: bool = False
@@ -74,7 +74,7 @@ class InMemoryObjectStore:
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:
         await self.breathe(f"head {key}")
-        return None
+        return info.size_bytes if parts == 1 else None
 
     async def put(self, key: StagingKey, source: SourceFile) -> None:
         operation = f"putting object {key}"

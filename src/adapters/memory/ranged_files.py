@@ -105,6 +105,10 @@ class InMemorySourceFile:
     def read_at(self, offset: int, size_bytes: int) -> bytes:
         return self._content[offset : offset + size_bytes]
 
+    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
+        await checkpoint()
+        return hashlib.new(algorithm, self._content[span.start : span.stop], usedforsecurity=False).digest()
+
     async def close(self) -> None:
         await checkpoint()
 

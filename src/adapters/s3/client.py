@@ -1,4 +1,4 @@
-"""One bucket of one S3 endpoint and the boto3 client for it, made when it is first used: it takes half a second."""
+"""One bucket of one S3 endpoint, and the boto3 client for it: made when it is first used, as that is slow."""
 
 import ipaddress
 import threading
@@ -30,7 +30,8 @@ class Bucket:
 
     def __str__(self) -> str:
         shown = urlsplit(self.endpoint)
-        return f'bucket "{self.name}" at {shown.scheme}://{shown.hostname}{f":{shown.port}" if shown.port else ""}'
+        port = f":{shown.port}" if shown.port else ""
+        return f'bucket "{self.name}" at {shown.scheme}://{shown.hostname}{port}'
 
 
 class LazyClient:
@@ -72,7 +73,7 @@ def _make_client(bucket: Bucket) -> "S3Client":
         response_checksum_validation="when_required",
         **options,
     )
-    keys: dict[str, str] = {}
+    keys: dict[str, Any] = {}
     if bucket.access_key and bucket.secret_key:
         keys = {"aws_access_key_id": bucket.access_key, "aws_secret_access_key": bucket.secret_key}
     return Session(region_name=bucket.region, **keys).client(

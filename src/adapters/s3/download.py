@@ -92,7 +92,7 @@ class S3StoredObject:
         self._pieces: deque[ByteSpan] = deque()
         self._live: list[Stream] = []
         self._lock = threading.Lock()
-        self._waiting = Stream(first["Body"]._raw_stream, 0, info.size_bytes) if first else None  # noqa: SLF001
+        self._waiting = Stream(_raw(first), 0, info.size_bytes) if first else None
 
     async def copy_to(self, target: AssembledFile) -> None:
         self._pieces = deque(
@@ -145,14 +145,19 @@ class S3StoredObject:
         while True:
             before = at
             try:
-                if stream is None or stream.at != at or stream.stop < piece.stop or self._overreaches(stream, piece):
+                if (
+                    stream is None
+                    or stream.at != at
+                    or stream.stop < piece.stop
+                    or self._overreaches(stream, piece)
+                ):
                     if stream is not None:
                         stream.close()
                     stream = await self._open(at, piece.stop)
                 at = await self._crew.in_thread(self._read, stream, piece.stop, target)
                 if at >= piece.stop or self._crew.stopped.is_set():
                     return stream
-                raise _Broken(f"it ended at byte {at} of {self.info.size_bytes}")
+                self._ended_early(at)
             except (_Broken, BotoCoreError, ClientError, HTTPError, OSError) as error:
                 at = stream.at if stream is not None and stream.at > at else at
                 if stream is not None:
@@ -161,6 +166,9 @@ class S3StoredObject:
                 attempts = 1 if at > before else attempts + 1
                 self._give_up_maybe(error, attempts)
             await anyio.sleep(min(FIRST_PAUSE_S * 2**attempts, LONGEST_PAUSE_S))
+
+    def _ended_early(self, at: int) -> None:
+        raise _Broken(f"it ended at byte {at} of {self.info.size_bytes}")
 
     def _overreaches(self, stream: Stream, piece: ByteSpan) -> bool:
         """Whether other lanes fetch what `stream` would bring after `piece`."""
@@ -194,7 +202,7 @@ class S3StoredObject:
                 Range=f"bytes={start}-{stop - 1}",
                 IfMatch=f'"{self.info.etag}"',
             )
-            made.append(Stream(answer["Body"]._raw_stream, start, stop))  # noqa: SLF001
+            made.append(Stream(_raw(answer), start, stop))
             self._require_same(answer, made[0])
             return 0
 
@@ -215,7 +223,9 @@ class S3StoredObject:
             reason = f"{said.size_bytes} bytes now, {self.info.size_bytes} before, under one ETag"
             raise ObjectInvalid(self._operation, f"{self._bucket}: {reason}")
         if "ContentRange" not in answer and (stream.at, stream.stop) != (0, self.info.size_bytes):
-            raise ObjectInvalid(self._operation, f"{self._bucket} ignores Range, which parallel reading needs")
+            raise ObjectInvalid(
+                self._operation, f"{self._bucket} ignores Range, which parallel reading needs"
+            )
 
     def _read(self, stream: Stream, stop: int, target: AssembledFile) -> int:
         """Write the bytes of `stream` up to `stop`; where it ended."""
@@ -236,3 +246,8 @@ class S3StoredObject:
                 self._crew.moved_bytes += len(block)
         return stream.at
 
+
+def _raw(answer: "GetObjectOutputTypeDef") -> Any:
+    """urllib3's response: botocore's wrapper keeps a second count of bytes, and cannot be interrupted."""
+    body: Any = answer["Body"]
+    return body._raw_stream  # noqa: SLF001

@@ -21,20 +21,22 @@ from ...domain.errors import WorkerError
 from ...domain.store_errors import ObjectChanged, ObjectMissing, StoreRefused, StoreUnavailable
 
 _KEYS = "check LOCALAI_STORAGE_ACCESS_KEY and LOCALAI_STORAGE_SECRET_KEY"
-_EXPIRED = "the credentials have expired; renew them (AWS_SESSION_TOKEN, the role, or the shared credentials file)"
+_EXPIRED = (
+    "the credentials have expired; renew them (AWS_SESSION_TOKEN, the role, or the shared credentials file)"
+)
 _REGION = "check LOCALAI_STORAGE_REGION"
 _BUCKET = "check LOCALAI_STORAGE_BUCKET"
 _URL = "check LOCALAI_STORAGE_URL and the network"
 _POLICY = (
-    "the credentials may not do this; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on the"
-    " bucket"
+    "the credentials may not do this; allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
+    " on the bucket"
 )
 
 _ADVICE = {
     "NoSuchBucket": f"there is no such bucket; {_BUCKET}",
     "InvalidBucketName": f"the bucket's name is not valid; {_BUCKET}",
     "InvalidAccessKeyId": f"the store does not know the access key; {_KEYS}",
-    "SignatureDoesNotMatch": "the secret key is not the one of the access key; check LOCALAI_STORAGE_SECRET_KEY",
+    "SignatureDoesNotMatch": "the secret key is not that of the access key; check LOCALAI_STORAGE_SECRET_KEY",
     "InvalidToken": _EXPIRED,
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
@@ -64,8 +66,8 @@ def code_of(error: ClientError) -> str:
 
 def explained(error: Exception, operation: str, *, key: str, where: str) -> WorkerError:
     """The failure of `operation` in the domain's terms; `where` is the bucket, in words."""
-    if isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), WorkerError):
-        cause: WorkerError = error.kwargs["error"]  # reading the file that was being sent
+    cause = error.kwargs.get("error") if isinstance(error, HTTPClientError) else None
+    if isinstance(cause, WorkerError):  # from reading the file that was being sent
         return cause
     if isinstance(error, ClientError):
         return _answered(error, operation, key=key, where=where)
@@ -75,7 +77,9 @@ def explained(error: Exception, operation: str, *, key: str, where: str) -> Work
     if isinstance(error, ParamValidationError):
         return StoreRefused(operation, f"{' '.join(str(error).split())}; {_BUCKET}")
     if isinstance(error, SSLError):
-        reason = "TLS failed: {}; check that LOCALAI_STORAGE_URL has the right scheme and its certificate is known"
+        reason = (
+            "TLS failed: {}; check that LOCALAI_STORAGE_URL has the right scheme and its certificate is known"
+        )
         return StoreUnavailable(operation, reason.format(_short(error)))
     if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
         return StoreUnavailable(operation, f"{where} cannot be reached: {_short(error)}; {_URL}")

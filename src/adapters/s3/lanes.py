@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import anyio
 from anyio import CapacityLimiter, to_thread
 
+from ...domain.first_error import first_error
 from ...domain.transfer_lanes import LanePlan
-from ..stoppable import first_leaf
 
 WINDOW_S = 0.2  # how long a rate is measured; the first window after a change does not count
 THREADS = 64
@@ -46,7 +46,7 @@ class Crew:
         try:
             await self._run(lane, work_left)
         except BaseExceptionGroup as group:
-            raise first_leaf(group) from group
+            raise first_error(group) from group
 
     async def _run(self, lane: Lane, work_left: Callable[[], bool]) -> None:
         async with anyio.create_task_group() as tasks:

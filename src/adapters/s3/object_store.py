@@ -25,7 +25,7 @@ _ANSWERS_WITHOUT_A_REASON = {400, 403, 404, 405, 301, 307}  # to HEAD, which has
 
 
 class S3ObjectStore:
-    """Objects of one bucket, by path-style addressing. Its threads are its own: no transfer holds up others."""
+    """Objects of one bucket, by path-style addressing. Its threads are its own."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -83,9 +83,7 @@ class S3ObjectStore:
 
     async def list_keys(self, prefix: str) -> tuple[StagingKey, ...]:
         def ask(client: "S3Client") -> tuple[StagingKey, ...]:
-            pages = client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket.name, Prefix=prefix
-            )
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket.name, Prefix=prefix)
             return tuple(
                 sorted(StagingKey(item["Key"]) for page in pages for item in page.get("Contents", []))
             )

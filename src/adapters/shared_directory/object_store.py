@@ -16,7 +16,6 @@ from pathlib import Path
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from ...domain.errors import FileUnwritable
 from ...domain.file_names import is_private_name, private_name
 from ...domain.ports.object_store import ObjectInfo, StagingKey
 from ...domain.ports.ranged_files import AssembledFile, SourceFile
@@ -78,8 +77,9 @@ class DirectoryObjectStore:
         return await to_thread.run_sync(begin)
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:
+        del key, info, parts
         await checkpoint()
-        return None
+        return None  # files have no parts
 
     async def put(self, key: StagingKey, source: SourceFile) -> None:
         await in_stoppable_thread(partial(self._put, key, source))
@@ -189,7 +189,9 @@ def _failures(operation: str, key: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise StoreRefused(operation, f"{error.strerror}: {error.filename}; check its owner and mode") from error
+        raise StoreRefused(
+            operation, f"{error.strerror}: {error.filename}; check its owner and mode"
+        ) from error
     except IsADirectoryError as error:
         raise ObjectInvalid(operation, f'key "{key}" names a directory') from error
     except OSError as error:

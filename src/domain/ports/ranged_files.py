@@ -84,6 +84,13 @@ class SourceFile(Protocol):
             FileUnreadable: it became shorter than it was when opened, or cannot be read.
         """
 
+    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
+        """The hash of the bytes of `span`; the event loop runs on meanwhile.
+
+        Raises:
+            FileUnreadable: as `read_at`.
+        """
+
     async def close(self) -> None:
         """Let go of the file; idempotent."""
 
