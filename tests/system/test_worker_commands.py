@@ -72,7 +72,7 @@ async def test_a_backend_gets_its_token_and_none_of_the_workers_secrets(node: No
     written = (directory / "environment").read_text()
     environment = dict(line.split("=", 1) for line in written.splitlines() if "=" in line)
     assert environment["LOCALAI_GRPC_AUTH_TOKEN"] == TOKEN
-    assert "LOCALAI_BACKEND_PARENT_WATCH" not in environment
+    assert environment["LOCALAI_BACKEND_PARENT_WATCH"] == "false"
     assert environment["OPERATOR_SAYS"] == "hello"
     assert "LOCALAI_REGISTRATION_TOKEN" not in environment
     assert SECRET_URL_PART not in written

@@ -54,9 +54,13 @@ LOCALAI = """
 OURS = {
     "state_path",
     "backend_env",
+    "backend_log_mib",
     "ready_timeout",
     "stop_grace",
     "bus",
+    "sigstore_trusted_root",
+    "keep_backends",
+    "adoption_window",
     "storage_verify",
     "storage_cache_limit",
 }
