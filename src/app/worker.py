@@ -166,6 +166,7 @@ class Worker:
 
     async def _leave(self) -> None:
         log.info("stopping: no new work" if self.enrolment.registered is None else "stopping: draining")
+        self.control.refuse_new_work()
         self.supervisor.refuse_new_work()
         async with anyio.create_task_group() as draining:
             draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)
