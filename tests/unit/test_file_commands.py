@@ -140,7 +140,8 @@ async def test_a_download_cut_by_the_end_of_the_worker_is_answered() -> None:
             tasks.start_soon(ensure)
             await anyio.sleep(1)
             node.worker.stop_requested.set()
-        assert [reply.error for reply in replies] == ["this worker is shutting down"]
+        (reply,) = replies
+        assert reply.error.startswith("this worker is shutting down")
 
 
 async def test_deleting_a_model_removes_what_came_through_the_store() -> None:
