@@ -47,6 +47,10 @@ class InstallModel:
             WorkerError: what could not be fetched or written.
         """
         await self.filesystem.make_directory(self.models_path)
+        if plan.wants_snapshot:
+            log.warning(
+                "model has no files of its own, its weights are left to the backend: model=%s", plan.name
+            )
         for file in plan.files:
             await self._put_file(file)
         for template in plan.templates:

@@ -62,6 +62,11 @@ class ModelPlan:
     pinned_variant: str = ""
 
     @property
+    def wants_snapshot(self) -> bool:
+        """Whether upstream would fetch a whole repository of Hugging Face for it, or try to."""
+        return not self.files and self.config is not None and bool(self.config.get("parameters"))
+
+    @property
     def config_path(self) -> PurePosixPath:
         return below_models(f"{self.name}.yaml")
 

@@ -47,7 +47,7 @@ class LocalArchives:
         if not path.resolve().is_relative_to(archive.root.resolve()):
             raise ArtifactInvalid(str(path), "it lies outside of the models directory")
         try:
-            with _opened(path) as entries:
+            with _opened(path, 2 * self.most_bytes) as entries:
                 found = self._screened(path, entries)
                 self._require_room(path, found)
                 self._write(path, found)
@@ -56,7 +56,7 @@ class LocalArchives:
         except RuntimeError as error:  # zip files with a password
             raise ArtifactInvalid(str(path), str(error)) from error
         except OSError as error:
-            if isinstance(error, OSError) and error.errno is None:  # gzip, bz2 and lzma report bad data so
+            if error.errno is None:  # gzip, bz2 and lzma report bad data so
                 raise ArtifactInvalid(str(path), f"it is no sound archive: {error}") from error
             raise FileUnwritable(path.parent, error.strerror or str(error)) from error
 
@@ -91,6 +91,17 @@ class LocalArchives:
             _move(top, path.parent)
 
 
+def _spool(path: Path, source: IO[bytes], file: IO[bytes], most_bytes: int) -> None:
+    left = most_bytes
+    while chunk := source.read(_CHUNK_BYTES):
+        from_thread.check_cancelled()
+        left -= len(chunk)
+        if left < 0:
+            raise ArtifactInvalid(str(path), f"it holds more than {most_bytes} bytes")
+        file.write(chunk)
+    file.seek(0)
+
+
 def _copy(path: Path, source: IO[bytes], file: IO[bytes], size_bytes: int) -> None:
     left = size_bytes
     while chunk := source.read(min(_CHUNK_BYTES, left + 1)):
@@ -119,7 +130,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterator[_Entry]]:
+def _opened(path: Path, most_bytes: int) -> Iterator[Iterator[_Entry]]:
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as file:
             yield _zip_entries(path, file)
@@ -129,9 +140,11 @@ def _opened(path: Path) -> Iterator[Iterator[_Entry]]:
         except ImportError as error:
             raise ArtifactInvalid(str(path), "it is compressed with zstd, and no library is there") from error
         with tempfile.TemporaryFile(dir=path.parent) as plain:
-            with path.open("rb") as source:
-                zstandard.ZstdDecompressor().copy_stream(source, plain)
-            plain.seek(0)
+            try:
+                with path.open("rb") as source, zstandard.ZstdDecompressor().stream_reader(source) as content:
+                    _spool(path, content, plain, most_bytes)
+            except zstandard.ZstdError as error:
+                raise ArtifactInvalid(str(path), f"it is no sound archive: {error}") from error
             with tarfile.open(fileobj=plain) as tar:
                 yield _tar_entries(path, tar)
     else:
@@ -158,19 +171,23 @@ def _tar_entries(path: Path, tar: tarfile.TarFile) -> Iterator[_Entry]:
         elif member.isreg() or member.islnk():
             if member.islnk():
                 _checked(path, member.linkname)
-            size = tar.getmember(member.linkname).size if member.islnk() else member.size
-            yield _Entry(name, size, lambda member=member: _content(path, tar, member))  # type: ignore[misc]
+            yield _Entry(name, _size(path, tar, member), lambda member=member: _content(path, tar, member))  # type: ignore[misc]
         else:
             kind = "a symlink" if member.issym() else "a device or pipe"
             raise ArtifactInvalid(str(path), f"{member.name!r} is {kind}")
 
 
-def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _size(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> int:
     try:
-        content = tar.extractfile(member)
+        return (tar.getmember(member.linkname) if member.islnk() else member).size
     except KeyError as error:
         raise ArtifactInvalid(str(path), f"{member.name!r} links to nothing") from error
-    assert content is not None, "only files have been asked for"
+
+
+def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(member)
+    if content is None:
+        raise ArtifactInvalid(str(path), f"{member.name!r} links to no file")
     return content
 
 
