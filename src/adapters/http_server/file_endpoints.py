@@ -8,7 +8,15 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse, Response
 
 from ...domain.receive_files import ProbedFile, ReceiveFiles
-from .replies import OutgoingReply, json_reply, local_path_reply, more_to_come_reply, text_reply
+from .byte_range import Unsatisfiable, parse_range
+from .replies import (
+    OutgoingReply,
+    json_reply,
+    local_path_reply,
+    more_to_come_reply,
+    no_such_range_reply,
+    text_reply,
+)
 from .request import FileRequest
 
 TEMPORARY_KEY = "temp"
@@ -55,7 +63,15 @@ class FileEndpoints:
 
     async def _get(self, request: FileRequest) -> Response:
         outgoing = await self.files.send(request.key)
-        return text_reply(404, "file not found") if outgoing is None else OutgoingReply(outgoing)
+        if outgoing is None:
+            return text_reply(404, "file not found")
+        if "if-range" in request.headers:  # we name no version that it could match
+            return OutgoingReply(outgoing, None)
+        try:
+            return OutgoingReply(outgoing, parse_range(request.headers.get("range"), outgoing.size_bytes))
+        except Unsatisfiable:
+            await outgoing.close()
+            return no_such_range_reply(outgoing.size_bytes)
 
     async def _put(self, request: FileRequest) -> Response:
         upload = await self.files.receive(
@@ -67,10 +83,7 @@ class FileEndpoints:
         if isinstance(upload, Path):
             return local_path_reply(upload)
         try:
-            async for chunk in request.body.chunks():
-                if chunk and upload.wanted_bytes == 0:
-                    break  # what follows a range is none of it
-                await upload.write(chunk)
+            await request.body.pour_into(upload)
             path = await upload.finish()
             return more_to_come_reply(upload.size_bytes) if path is None else local_path_reply(path)
         finally:

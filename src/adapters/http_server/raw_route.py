@@ -70,17 +70,24 @@ class RawRoute(BaseRoute):
         raw_key = scope["raw_path"].removeprefix(self.path).removeprefix(b"/")
         request = FileRequest.of(scope, receive, raw_key)
         try:
+            reply = await self._reply(scope, request)
+            if reply is not None:
+                await answer(reply, request.body, scope, receive, send)
+        finally:
+            request.body.close()
+
+    async def _reply(self, scope: Scope, request: FileRequest) -> Response | None:
+        """The answer; None when there is nobody left to take it."""
+        try:
             if self.guard.admits(scope):
-                reply = await self.endpoint(request)
-            else:
-                log.warning(
-                    "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
-                )
-                reply = text_reply(401, "unauthorized")
+                return await self.endpoint(request)
+            log.warning(
+                "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
+            )
+            return text_reply(401, "unauthorized")
         except ClientGone as error:
             log.info("request ended early: %s %r: %s", request.method, scope["raw_path"], error)
-            return
+            return None
         except WorkerError as error:
             log.warning("request refused: %s %r: %s", request.method, scope["raw_path"], error)
-            reply = error_reply(error)
-        await answer(reply, request.body, scope, receive, send)
+            return error_reply(error)
