@@ -1,7 +1,7 @@
 """One server for benchmarks/transfer.py, in a process of its own: prints its port, then, at the end of its
 input, how long its event loop was held up at worst and how much memory it took.
 
-    .venv/bin/python -m benchmarks.transfer_server DIRECTORY [worker|uvicorn|granian|hypercorn]
+    .venv/bin/python -m benchmarks.transfer_server DIRECTORY [worker|uvicorn|granian]
 """
 
 import sys
@@ -66,18 +66,6 @@ async def _granian(app: Any, *, task_status: anyio.abc.TaskStatus[int]) -> None:
     await _announced(server.serve, port, task_status)
 
 
-async def _hypercorn(app: Any, *, task_status: anyio.abc.TaskStatus[int]) -> None:
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
-
-    port = _free_port()
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.loglevel = "ERROR"
-    config.include_server_header = False
-    await _announced(lambda: serve(app, config, mode="asgi"), port, task_status)
-
-
 async def _announced(serve: Any, port: int, task_status: anyio.abc.TaskStatus[int]) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(serve)
@@ -100,7 +88,7 @@ def _free_port() -> int:
         return port
 
 
-_others = {"uvicorn": _uvicorn, "granian": _granian, "hypercorn": _hypercorn}
+_others = {"uvicorn": _uvicorn, "granian": _granian}
 
 if __name__ == "__main__":
     anyio.run(main, Path(sys.argv[1]).resolve(), sys.argv[2] if len(sys.argv) > 2 else "worker")
