@@ -1,10 +1,10 @@
-"""Large bodies, which go past the event loop: what must be as if they did not, and the bounds on both sides."""
+"""Large bodies, which go past the event loop: as if they did not, and with bounds on both sides."""
 
 import os
 from pathlib import Path
 
 import pytest
-from anyio import EndOfStream, fail_after
+from anyio import BrokenResourceError, EndOfStream, fail_after
 from anyio.abc import SocketStream
 
 from localai_worker.adapters.filesystem.hashing_writer import HashingWriter
@@ -173,9 +173,10 @@ async def test_a_client_that_takes_nothing_is_cut_off(disk: Node, monkeypatch: p
         with fail_after(LIMIT_S):
             while not closed:
                 await disk.request("GET", "/healthz")
-        with pytest.raises(Exception):  # noqa: B017 - reset, or an early end
-            while True:
-                await stream.receive()
+        try:
+            await read_to_the_end(stream)
+        except BrokenResourceError:
+            return  # reset, as what waited was not worth waiting for
 
 
 class Shrinking(LocalFileSystem):
