@@ -13,8 +13,11 @@ import psutil
 from anyio import to_thread
 
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.http_server.routes import file_routes
+from localai_worker.adapters.http_server.routes import node_routes
 from localai_worker.adapters.http_server.serve import HttpServer
+from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
+from localai_worker.domain.backend_logs import BackendLogs
+from localai_worker.domain.readiness import Readiness
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 
@@ -26,7 +29,8 @@ async def main(directory: Path, server: str) -> None:
         LocalFileSystem(), FileRoots(directory, directory / "data", directory / "staging"), None
     )
     await files.prepare()
-    app = file_routes(files, "", lambda: (True, ""))
+    readiness = Readiness(InMemoryMessageBus(InMemoryBroker()), files.filesystem, directory)
+    app = node_routes(files, BackendLogs(), readiness, "")
     worst = [0.0]
     async with anyio.create_task_group() as tasks:
         if server == "worker":

@@ -1,11 +1,11 @@
 """What the file routes do, in the service's terms."""
 
+import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from ...domain.receive_files import ProbedFile, ReceiveFiles
 from .byte_range import Unsatisfiable, parse_range
@@ -13,6 +13,7 @@ from .replies import (
     OutgoingReply,
     json_reply,
     local_path_reply,
+    method_not_allowed,
     more_to_come_reply,
     no_such_range_reply,
     text_reply,
@@ -20,13 +21,6 @@ from .replies import (
 from .request import FileRequest
 
 TEMPORARY_KEY = "temp"
-
-
-def method_not_allowed(*allowed: str) -> Response:
-    """The refusal of any method but `allowed`."""
-    reply = text_reply(405, "method not allowed")
-    reply.headers["allow"] = ", ".join(allowed)
-    return reply
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class FileEndpoints:
         paths = await self.files.list_files(request.key)
         if paths is None:
             return text_reply(404, "directory not found")
-        return json_reply({"files": [str(path) for path in paths]})
+        return json_reply(json.dumps({"files": [str(path) for path in paths]}).encode())
 
     async def _head(self, request: FileRequest) -> Response:
         probed = await self.files.probe(request.key)
@@ -94,26 +88,6 @@ class FileEndpoints:
         if request.key != TEMPORARY_KEY:
             return text_reply(404, "not found")
         return local_path_reply(await self.files.new_temporary())
-
-
-@dataclass(frozen=True)
-class ProbeEndpoints:
-    """`/healthz` and `/readyz`, which container health checks ask without a token."""
-
-    ready: Callable[[], tuple[bool, str]]
-
-    async def health(self, request: FileRequest) -> Response:
-        """The process serves."""
-        if request.method not in {"GET", "HEAD"}:
-            return method_not_allowed("GET", "HEAD")
-        return PlainTextResponse("ok")
-
-    async def readiness(self, request: FileRequest) -> Response:
-        """The node can receive work."""
-        if request.method not in {"GET", "HEAD"}:
-            return method_not_allowed("GET", "HEAD")
-        is_ready, reason = self.ready()
-        return PlainTextResponse("ok") if is_ready else PlainTextResponse(f"not ready: {reason}", 503)
 
 
 async def unknown_path(request: FileRequest) -> Response:

@@ -1,6 +1,5 @@
 """Routes that match the path as it was sent, before anybody decoded it."""
 
-import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,34 +10,13 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from ...domain.errors import WorkerError
+from .guard import OPEN, Guard
 from .replies import answer, error_reply, text_reply
 from .request import ClientGone, FileRequest
 
 log = logging.getLogger(__name__)
 
 Endpoint = Callable[[FileRequest], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Guard:
-    """Admits requests that carry the registration token; every request when the token is empty."""
-
-    token: str
-
-    def admits(self, scope: Scope) -> bool:
-        """Whether the first `Authorization` header is exactly `Bearer <token>`, compared as bytes.
-
-        Source: LocalAI core/services/nodes/file_transfer_server.go.
-        """
-        expected = self.token.encode("utf-8", "surrogateescape")
-        if not expected:
-            return True
-        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, secret = sent[:7], sent[7:]
-        return scheme == b"Bearer " and hmac.compare_digest(secret, expected)
-
-
-OPEN = Guard("")
 
 
 @dataclass

@@ -72,9 +72,16 @@ def error_reply(error: WorkerError) -> Response:
     return reply
 
 
-def json_reply(content: dict[str, object]) -> Response:
-    """A JSON object and a newline; ASCII only, so that any file name survives."""
-    return Response(json.dumps(content) + "\n", media_type="application/json")
+def json_reply(content: bytes) -> Response:
+    """JSON, and a newline after it."""
+    return Response(content + b"\n", media_type="application/json")
+
+
+def method_not_allowed(*allowed: str) -> Response:
+    """The refusal of any method but `allowed`."""
+    reply = text_reply(405, "method not allowed")
+    reply.headers["allow"] = ", ".join(allowed)
+    return reply
 
 
 def no_such_range_reply(size_bytes: int) -> Response:
@@ -92,7 +99,7 @@ def more_to_come_reply(size_bytes: int) -> Response:
 
 def local_path_reply(path: Path) -> Response:
     """Where the file is now, as backends are to be told."""
-    return json_reply({"local_path": str(path)})
+    return json_reply(json.dumps({"local_path": str(path)}).encode())  # ASCII: any file name survives
 
 
 class OutgoingReply(Response):

@@ -187,6 +187,18 @@ def _within(idle_s: float) -> Iterator[None]:
         raise ClientStalled(idle_s) from error
 
 
+def decode_once(raw: bytes) -> str:
+    """`raw`, percent-decoded exactly once; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        MalformedRequest: a `%` without two hex digits after it.
+    """
+    if _BAD_ESCAPE.search(raw):
+        shown = raw[:100].decode("latin-1")
+        raise MalformedRequest(f"invalid URL escape in {shown!a}")
+    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+
+
 @dataclass(frozen=True, slots=True)
 class FileRequest:
     """A request for `raw_key`: what follows the route's prefix, percent-encoded as it was sent."""
@@ -208,10 +220,7 @@ class FileRequest:
         Raises:
             MalformedRequest: a `%` without two hex digits after it.
         """
-        if _BAD_ESCAPE.search(self.raw_key):
-            shown = self.raw_key[:100].decode("latin-1")
-            raise MalformedRequest(f"invalid URL escape in {shown!a}")
-        return unquote_to_bytes(self.raw_key).decode("utf-8", "surrogateescape")
+        return decode_once(self.raw_key)
 
     @property
     def content_length(self) -> int | None:
