@@ -110,6 +110,12 @@ class Supervisor:
         """Replicas that are up and not being stopped."""
         return self.table.running
 
+    @property
+    def marks(self) -> frozenset[str]:
+        """The marks of all processes in the table."""
+        launched = (entry.spawned for entry in self.table.entries.values())
+        return frozenset(each.mark for each in launched if each is not None)
+
     async def busy(self) -> bool:
         """Whether a client is connected to a replica that is up; False where the machine cannot tell.
 

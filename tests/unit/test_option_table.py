@@ -51,7 +51,19 @@ LOCALAI = """
 --log-format LOCALAI_LOG_FORMAT
 --log-dedup-logs LOCALAI_LOG_DEDUP
 """
-OURS = {"state_path", "backend_env", "backend_log_mib", "ready_timeout", "stop_grace", "bus"}
+OURS = {
+    "state_path",
+    "backend_env",
+    "backend_log_mib",
+    "ready_timeout",
+    "stop_grace",
+    "bus",
+    "sigstore_trusted_root",
+    "keep_backends",
+    "adoption_window",
+    "storage_verify",
+    "storage_cache_limit",
+}
 
 
 @pytest.mark.parametrize("row", LOCALAI.strip().splitlines())

@@ -18,6 +18,7 @@ from localai_worker.app.resolve_settings import (
     survey_settings,
 )
 from localai_worker.app.settings import Bus
+from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.domain.backend_environment import backend_environment
 from localai_worker.domain.galleries import Gallery
 
@@ -429,13 +430,30 @@ def test_folding_of_repeated_lines_is_decided_by_the_terminal_unless_it_is_set(
     assert resolve(log_dedup_logs=text).settings.log_dedup_logs is dedup
 
 
-def test_half_a_pair_of_storage_keys_and_a_missing_bucket_are_warned_about() -> None:
+def test_half_a_pair_of_storage_keys_is_warned_about_and_a_missing_bucket_is_the_frontends() -> None:
     resolved = resolve({"LOCALAI_STORAGE_URL": "http://minio:9000/", "LOCALAI_STORAGE_ACCESS_KEY": "AKIA"})
     assert resolved.settings.storage_url == "http://minio:9000"
-    assert ["AWS defaults" in resolved.warnings[0], "--storage-bucket" in resolved.warnings[1]] == [
-        True,
-        True,
-    ]
+    assert resolved.settings.storage_bucket == "localai"
+    assert "AWS defaults" in resolved.warnings[0]
+    assert resolve().settings.storage_bucket == ""
+    assert resolve(storage_url="http://minio:9000", storage_bucket="b").settings.storage_bucket == "b"
+
+
+def test_a_shared_directory_is_an_object_store_too() -> None:
+    assert resolve(storage_url="file:///mnt/objects").settings.storage_url == "file:///mnt/objects"
+    for wrong in ("file://objects", "file:///", "file://host/mnt/objects", "s3://bucket"):
+        with pytest.raises(SettingsError, match=r"the S3 endpoint, .* or a shared directory"):
+            resolve(storage_url=wrong)
+
+
+@pytest.mark.parametrize("text", ["", "500GB", "1TiB", "60%"])
+def test_the_cache_limit_is_a_size_or_a_share(text: str) -> None:
+    assert resolve(storage_cache_limit=text).settings.storage_cache_limit == text
+
+
+def test_a_cache_limit_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="a size like 500GB"):
+        resolve(storage_cache_limit="much")
 
 
 def test_files_must_exist_but_only_where_the_disk_may_be_read(tmp_path: Path) -> None:
@@ -449,11 +467,24 @@ def test_files_must_exist_but_only_where_the_disk_may_be_read(tmp_path: Path) ->
         require_files(resolve(nats_tls_ca=str(tmp_path)).values)
 
 
+@pytest.mark.parametrize("name", ["nats_jwt", "nats_user_seed"])
+def test_nats_credentials_that_cannot_be_any_are_an_error_that_does_not_show_them(name: str) -> None:
+    """S-W07: a worker that would be refused for ever does not start."""
+    pair = NatsUsers().mint("worker")
+    given = {"nats_jwt": pair.jwt, "nats_user_seed": pair.seed, name: "hush"}
+    said = error(**given)
+    assert f"--{name.replace('_', '-')}=" in said
+    assert "hush" not in said
+    good = resolve(**{**given, name: getattr(pair, {"nats_jwt": "jwt"}.get(name, "seed"))}).settings
+    assert (good.nats_jwt, good.nats_user_seed) == (pair.jwt, pair.seed)
+
+
 def test_no_print_of_the_settings_shows_a_secret() -> None:
+    pair = NatsUsers().mint("worker")
     secrets = {
         "LOCALAI_REGISTRATION_TOKEN": "hush-1",
-        "LOCALAI_NATS_JWT": "hush-2",
-        "LOCALAI_NATS_USER_SEED": "hush-3",
+        "LOCALAI_NATS_JWT": pair.jwt,
+        "LOCALAI_NATS_USER_SEED": pair.seed,
         "LOCALAI_STORAGE_ACCESS_KEY": "hush-4",
         "LOCALAI_STORAGE_SECRET_KEY": "hush-5",
         "LOCALAI_NATS_URL": "nats://user:hush-6@nats:4222,hush-7@nats-2:4222",

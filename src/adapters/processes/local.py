@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,9 +76,16 @@ class LocalProcess:
     async def work(self) -> Work:
         return await to_thread.run_sync(_work, self.pid, self.outputs)
 
-    def watch(self) -> None:
-        """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
+    def watch(self, then: Callable[[], None] = lambda: None) -> None:
+        """Have the event loop notice the end, by pidfd, or by a waiting thread where there is none, and call
+        `then`.
+        """
         loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            self._reap()
+            then()
+
         try:
             descriptor = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
@@ -85,17 +93,17 @@ class LocalProcess:
             def wait_in_thread() -> None:
                 self.popen.wait()
                 with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(self._reap)
+                    loop.call_soon_threadsafe(ended)
 
             threading.Thread(target=wait_in_thread, daemon=True, name=f"wait-{self.pid}").start()
             return
 
-        def ended() -> None:
+        def readable() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self._reap()
+            ended()
 
-        loop.add_reader(descriptor, ended)
+        loop.add_reader(descriptor, readable)
 
     def _reap(self) -> None:
         code = self.popen.poll()
