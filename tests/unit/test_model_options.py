@@ -40,7 +40,7 @@ async def stage(models: Path, node: Node, *, directories: bool = True, **options
 
 
 async def test_files_are_staged_in_order_below_the_models_own_directory(models: Path) -> None:
-    """S-E06: the model file first; ModelPath is what is left of its path without the model's name."""
+    """The model file first; ModelPath is what is left of its path without the model's name."""
     node = Node()
     told = await stage(
         models, node, Tokenizer="v.onnx", MMProj="mm.bin", ModelFile="phi/phi.bin", Model="phi/phi.bin"
