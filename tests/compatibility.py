@@ -17,8 +17,9 @@ PAGE = ROOT / "docs" / "compatibility.md"
 COLUMNS = ("row", "what it says", "seed", "newer", "tests", "ours")
 STATES = {"fault", "right", "absent"}
 
-# A sheet's letter and a row of one of its tables, or the upstream commit that names the row.
-_ROW = re.compile(r"\b[NHGS]-(?:[A-Z]*\d+|[0-9a-f]{9})\b")
+# A sheet's letter and: a row of one of its numbered tables; or section and row, counted from the top of the
+# section; or the upstream commit that names the row.
+_ROW = re.compile(r"\b[NHGSM]-(?:\d+(?:\.\d+)+|[A-Z]*\d+|[0-9a-f]{9})\b")
 TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
 
 
@@ -67,7 +68,9 @@ def split(lines: list[str]) -> tuple[list[str], list[str], list[str]]:
 
 
 def natural(row: str) -> tuple[str, str, int, str]:
-    match = re.fullmatch(r"([NHGS])-([A-Z]*)(\d*)([0-9a-f]*)", row)
+    if match := re.fullmatch(r"([NHGSM])-(\d+(?:\.\d+)+)", row):
+        return (match[1], "", 0, ".".join(f"{int(part):012d}" for part in match[2].split(".")))
+    match = re.fullmatch(r"([NHGSM])-([A-Z]*)(\d*)([0-9a-f]*)", row)
     assert match, row
     letter, table, number, rest = match.groups()
     return (letter, table, len(rest) > 0, f"{int(number or 0):012d}{rest}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .backend_tools.command import backends
 from .option_commands import OptionTableCommand, given_flags
 from .resolve_settings import require_files
 from .settings import Bus
@@ -23,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(backends, name="backends")
 
 
 @app.command(cls=OptionTableCommand, context_settings=_WIDE)

@@ -14,13 +14,17 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
+from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.ports.hardware import Hardware
+from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
 from ..domain.replace_backend import ReplaceBackend
 from ..domain.start_backend import BackendStarter
@@ -96,6 +100,12 @@ def _local_hardware(environment: Mapping[str, str]) -> Any:
     return LocalHardware(environment=environment)
 
 
+def _oom_kills() -> Any:
+    from ..adapters.hardware.oom import KernelOomKills
+
+    return KernelOomKills()
+
+
 def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
@@ -120,16 +130,28 @@ def _local_directories() -> Any:
     return LocalDirectories()
 
 
-def _gallery_readers() -> Any:
-    from ..adapters.artifacts.readers import GalleryIndexReaders
+def _gallery_documents() -> Any:
+    from ..adapters.galleries.documents import GalleryDocumentReaders
 
-    return GalleryIndexReaders({"file://": _file_indexes})
+    return GalleryDocumentReaders(
+        {"file://": _document_files, "http://": _web_documents, "https://": _web_documents}
+    )
 
 
-def _file_indexes() -> Any:
-    from ..adapters.artifacts.file_index import FileGalleryIndexes
+def _document_files() -> Any:
+    from ..adapters.galleries.files import FileDocuments
 
-    return FileGalleryIndexes()
+    return FileDocuments()
+
+
+def _web_documents() -> Any:
+    from ..adapters.galleries.http import HttpDocuments
+
+    return HttpDocuments()
+
+
+def _gallery_copies(root: Path) -> Path | None:
+    return root.parent / "cache/gallery" if root.is_absolute() else None
 
 
 def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
@@ -184,28 +206,33 @@ class CapabilityOf:
         self._said = path.read_text(errors="replace") if path.is_file() else None
 
     def __call__(self, hardware: Hardware) -> str:
-        return capabilities.detect(hardware, self._forced, self._said)
+        return self.trace(hardware).capability
+
+    def trace(self, hardware: Hardware) -> capabilities.Detection:
+        """The capability, and how it comes about."""
+        return capabilities.trace(hardware, self._forced, self._said)
 
 
 class Container(containers.DeclarativeContainer):
     """Everything one worker is made of; build it inside the event loop, through `build_worker`.
 
-    `capability` is detected from the hardware before the other parts are built.
+    The capability is detected from the hardware before the other parts are built.
     """
 
     settings = providers.Dependency(instance_of=Settings)
     environment: providers.Dependency[Mapping[str, str]] = providers.Dependency()
-    capability: providers.Dependency[str] = providers.Dependency(instance_of=str)
+    detection = providers.Dependency(instance_of=capabilities.Detection)
 
     clock = providers.Singleton(_system_clock)
     filesystem = providers.Singleton(_local_filesystem)
     network = providers.Singleton(_local_network)
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
+    oom_kills = providers.Singleton(_oom_kills)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
-    gallery_source = providers.Singleton(_gallery_readers)
+    gallery_source = providers.Singleton(_gallery_documents)
     broker = providers.Singleton(_memory_broker)
     bus = providers.Selector(
         settings.provided.bus.value,
@@ -225,14 +252,17 @@ class Container(containers.DeclarativeContainer):
         filesystem=filesystem,
         backends_path=settings.provided.backends_path,
         system_path=settings.provided.backends_system_path,
-        capability=capability,
+        capability=detection.provided.capability,
     )
-    galleries = providers.Singleton(
-        GalleryIndexes,
-        source=gallery_source,
+    backend_indexes = providers.Singleton(
+        ReadGalleries,
+        documents=gallery_source,
+        filesystem=filesystem,
         trusted_root=settings.provided.backends_path,
-        capability=capability,
+        copies=providers.Callable(_gallery_copies, settings.provided.backends_path),
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
+    galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
@@ -243,11 +273,13 @@ class Container(containers.DeclarativeContainer):
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
         processes=processes,
         client=backend_client,
         filesystem=filesystem,
+        deaths=deaths,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
@@ -281,6 +313,14 @@ class Container(containers.DeclarativeContainer):
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
+    explanation = providers.Singleton(
+        ExplainBackend,
+        filesystem=filesystem,
+        installed=installed,
+        artifacts=artifacts,
+        galleries=galleries,
+        detection=detection,
+    )
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
@@ -288,8 +328,10 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         deletion=deletion,
         replacement=replacement,
+        deaths=deaths,
         addresses=settings.provided.addresses,
         galleries=settings.provided.backend_galleries,
+        bus=bus,
     )
     model_files = providers.Singleton(
         DeleteModel, filesystem=filesystem, models_path=settings.provided.models_path
@@ -321,10 +363,14 @@ class Container(containers.DeclarativeContainer):
     )
 
 
+async def settle_capability(container: Container) -> None:
+    """Read the hardware and settle what this node can run; the parts that need it come after."""
+    detection = container.capability_of().trace(await container.hardware().read())
+    container.detection.override(providers.Object(detection))
+
+
 async def build_worker(container: Container) -> Worker:
-    """Read the hardware, settle what this node can run, and assemble the worker."""
-    reading = await container.hardware().read()
-    capability = container.capability_of()(reading)
-    container.capability.override(providers.Object(capability))
+    """Settle what this node can run, and assemble the worker."""
+    await settle_capability(container)
     worker: Worker = container.worker()
     return worker

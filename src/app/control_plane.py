@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 from anyio.abc import TaskStatus
@@ -100,13 +101,13 @@ class ControlPlane:
             request(
                 subjects.install,
                 BackendInstallRequest.from_wire,
-                backends.install,
+                partial(backends.install, subjects),
                 BackendInstallReply.failed,
             ),
             request(
                 subjects.upgrade,
                 BackendUpgradeRequest.from_wire,
-                backends.upgrade,
+                partial(backends.upgrade, subjects),
                 BackendUpgradeReply.failed,
                 BackendUpgradeReply.malformed,
             ),

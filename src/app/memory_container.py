@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from ..adapters.memory.artifacts import InMemoryArtifacts
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
+from ..adapters.memory.galleries import InMemoryGalleries
 from ..adapters.memory.hardware import InMemoryHardware
 from ..adapters.memory.http_server import InMemoryHttpServer
 from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
+from ..adapters.memory.oom import InMemoryOomKills
 from ..adapters.memory.processes import InMemoryProcesses
 from .container import Container
 from .settings import Settings
@@ -49,6 +51,7 @@ class MemoryParts(containers.DeclarativeContainer):
     network = providers.Singleton(InMemoryNetwork, machine)
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
     hardware = providers.Singleton(InMemoryHardware)
+    oom_kills = providers.Singleton(InMemoryOomKills, machine)
     backend_client = providers.Singleton(_client, machine, settings)
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)

@@ -268,7 +268,8 @@ OPTIONS: tuple[Option, ...] = (
         since="ours",
         kind=Kind.DURATION,
         default="30s",
-        help="How long a backend may take to answer its first health check.",
+        help="How long a backend may take to answer its first health check, counted anew from each sign of "
+        "work (CPU time, output); 4 min 30 s in all, or this if it is longer.",
     ),
     Option(
         "stop_grace",

@@ -4,7 +4,8 @@ Source: LocalAI pkg/system/capabilities.go.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from .ports.hardware import Hardware
 
@@ -35,24 +36,63 @@ _PREFERENCES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule of the detection: what it looks at, what is there, and what follows; "" where nothing does."""
+
+    rule: str
+    found: str
+    capability: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """A capability and how it came about: the rules looked at in their order, the last one decided."""
+
+    capability: str
+    steps: tuple[Step, ...]
+
+
 def detect(hardware: Hardware, forced: str | None, run_file: str | None) -> str:
-    """The capability of a node with `hardware`.
+    """The capability of a node with `hardware`; see `trace`."""
+    return trace(hardware, forced, run_file).capability
+
+
+def trace(hardware: Hardware, forced: str | None, run_file: str | None) -> Detection:
+    """The capability of a node with `hardware`, and why.
 
     `forced` is LOCALAI_FORCE_META_BACKEND_CAPABILITY, taken verbatim. `run_file` is the text of the
     capability file (by default /run/localai/capability), None without one; a blank one says nothing.
     """
-    if forced:
-        return forced
-    if run_file is not None and (said := run_file.strip()):
-        return said
-    if hardware.system == "darwin":
-        return "metal" if hardware.architecture == "arm64" else "darwin-x86"
-    cuda = next((f"-cuda-{major}" for major in (13, 12) if major in hardware.cuda_directories), "")
-    if hardware.architecture == "arm64" and hardware.vendor == "nvidia":
-        return f"nvidia-l4t{cuda}"  # however little VRAM: it is the system's RAM
-    if not hardware.vendor or hardware.total_vram_bytes <= _SMALL_VRAM_BYTES:
-        return DEFAULT
-    return f"nvidia{cuda}" if hardware.vendor == "nvidia" else hardware.vendor
+    steps: list[Step] = []
+    for step in _rules(hardware, forced, run_file):
+        steps.append(step)
+        if step.capability:
+            return Detection(step.capability, tuple(steps))
+    raise AssertionError("the last rule always decides")
+
+
+def _rules(hardware: Hardware, forced: str | None, run_file: str | None) -> Iterator[Step]:
+    yield Step("forced by the operator", forced or "no", forced or "")
+    said = (run_file or "").strip()
+    yield Step("capability file", "none" if run_file is None else said or "blank", said)
+    system, architecture, vendor = hardware.system, hardware.architecture, hardware.vendor
+    mac = ("metal" if architecture == "arm64" else "darwin-x86") if system == "darwin" else ""
+    yield Step("system and architecture", f"{system}/{architecture}", mac)
+    majors = [major for major in (13, 12) if major in hardware.cuda_directories]
+    cuda = f"-cuda-{majors[0]}" if majors else ""
+    directories = ", ".join(f"/usr/local/cuda-{major}" for major in majors) or "no CUDA directory"
+    if architecture == "arm64" and vendor == "nvidia":  # however little VRAM: it is the system's RAM
+        yield Step("NVIDIA on arm64", directories, f"nvidia-l4t{cuda}")
+    gpus = ", ".join(gpu.name for gpu in hardware.gpus)
+    yield Step("GPU vendor", f"{vendor} ({gpus})" if vendor else "no GPU", "" if vendor else DEFAULT)
+    total_bytes = hardware.total_vram_bytes
+    is_small = total_bytes <= _SMALL_VRAM_BYTES
+    size = f"{total_bytes / 1024**3:.1f} GiB, {'not ' if is_small else ''}more than 4"
+    yield Step("VRAM in all", size, DEFAULT if is_small else "")
+    if vendor == "nvidia":
+        yield Step("CUDA", directories, f"nvidia{cuda}" if cuda else "")
+    yield Step("the vendor itself", vendor, vendor)
 
 
 def choose(capability: str, builds: Mapping[str, str]) -> str | None:
@@ -67,23 +107,33 @@ def choose(capability: str, builds: Mapping[str, str]) -> str | None:
 def is_compatible(
     capability: str, *, name: str, uri: str = "", builds: Mapping[str, str] | None = None
 ) -> bool:
-    """Whether a gallery entry is for a node with `capability`.
+    """Whether a gallery entry is for a node with `capability`; see `misfit`."""
+    return not misfit(capability, name=name, uri=uri, builds=builds)
+
+
+def misfit(capability: str, *, name: str, uri: str = "", builds: Mapping[str, str] | None = None) -> str:
+    """Why a gallery entry is not for a node with `capability`; "" if it is.
 
     A meta backend, one with `builds`, is if one of them can be chosen; a concrete one by the words in
     its name and uri. Entries that name no hardware fit everywhere.
     """
     if capability == DISABLED:
-        return True
+        return ""
     if builds:
-        return choose(capability, builds) is not None
+        if choose(capability, builds) is not None:
+            return ""
+        return f"it has builds for {', '.join(builds)}, none for {capability} and no default"
     text = f"{name} {uri}".lower()
     for words, capabilities in _RULES:
-        if any(re.search(rf"(?<![a-z]){word}(?![a-z])", text) for word in words):
-            return any(
+        word = next((word for word in words if re.search(rf"(?<![a-z]){word}(?![a-z])", text)), "")
+        if word:
+            fits = any(
                 capability.startswith(wanted[:-1]) if wanted.endswith("*") else capability == wanted
                 for wanted in capabilities
             )
-    return True
+            wanted = " or ".join(wanted.replace("*", "...") for wanted in capabilities)
+            return "" if fits else f'"{word}" in its name or uri is for {wanted}, this node is {capability}'
+    return ""
 
 
 def prefer(capability: str, directories: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ import anyio
 from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten, WorkerError
 from .messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from .node import NodeId
+from .node_identity import IdentityStore, NodeIdentity
 from .outcome_log import OutcomeLog
 from .ports.filesystem import DiskSpace, FileSystem
 from .ports.frontend import FrontendClient
@@ -60,7 +61,8 @@ class Enrolment:
     """Registers, beats and leaves. One instance per worker; `node_id` is known after `register`.
 
     `capability` maps a reading of the hardware to LocalAI's capability string; `busy` tells whether
-    requests are being served here, as far as this machine can see.
+    requests are being served here, as far as this machine can see. `identities` keeps who the node is for
+    the next start, until it leaves; `frontend_url` tells which frontend that was.
     Source: LocalAI core/cli/worker.go, core/cli/workerregistry/client.go.
     """
 
@@ -73,6 +75,8 @@ class Enrolment:
     attempts: int = 10
     heartbeat_s: float = 10.0
     drain_s: float = 30.0
+    identities: IdentityStore | None = None
+    frontend_url: str = ""
     registered: RegisterReply | None = None
 
     @property
@@ -132,7 +136,10 @@ class Enrolment:
         )
 
     async def _register_once(self) -> NodeId:
-        self.registered = await self.frontend.register(await self.request())
+        request = await self.request()
+        self.registered = await self.frontend.register(request)
+        if self.identities is not None:
+            await self.identities.save(NodeIdentity.of(self.frontend_url, request, self.registered))
         log.info("registered: node=%s status=%s", self.registered.id, self.registered.status)
         if self.registered.status == PENDING:
             log.warning("this node waits for an admin's approval; the frontend sends no work until then")
@@ -222,6 +229,8 @@ class Enrolment:
         """
         if self.registered is None or self.registered.status == PENDING:
             return
+        if self.identities is not None:
+            await self.identities.forget()  # first: whoever starts after this must register
         draining = True
         try:
             await self.frontend.drain(self.node_id)

@@ -28,6 +28,15 @@ class BusUnavailable(WorkerError):
 
 
 @dataclass(eq=False)
+class BusLoginRefused(BusUnavailable):
+    """The message bus server does not take our login, or wants one where we have none."""
+
+    def __str__(self) -> str:
+        remedy = "; retrying" if self.retrying else "; check LOCALAI_NATS_URL and the NATS credentials"
+        return f"message bus {self.servers} refuses the login: {self.reason}{remedy}"
+
+
+@dataclass(eq=False)
 class SubscriptionDenied(WorkerError):
     """The bus server does not let us listen on a subject the worker needs."""
 
@@ -183,6 +192,16 @@ class NoSpace(FileUnwritable):
 
 
 @dataclass(eq=False)
+class FileInUse(WorkerError):
+    """Somebody else writes the partial file of this path at this moment; a later attempt may go on."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"another upload of {self.path} is running; try again later"
+
+
+@dataclass(eq=False)
 class PathEscapes(WorkerError):
     """A path resolves to a place outside the directory it must stay in."""
 
@@ -240,7 +259,7 @@ class GalleryUnreadable(WorkerError):
     reason: str
 
     def __str__(self) -> str:
-        return f'gallery "{self.gallery}" at {self.url} is unreadable: {self.reason}'
+        return f'failed to read gallery elements: gallery "{self.gallery}" at {self.url}: {self.reason}'
 
 
 @dataclass(eq=False)

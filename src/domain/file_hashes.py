@@ -77,13 +77,19 @@ class FileHashes:
             del self._running[place.path]
             done.set()
 
+    async def known(self, place: RootedPath, stat: FileStat) -> str | None:
+        """The hash of the regular file that `stat` describes if it can be told without reading the file."""
+        if stat.kind is not FileKind.FILE:
+            return None
+        return self._recall(place, stat) or await self._from_sidecar(place, stat)
+
     async def publish(self, place: RootedPath, incoming: IncomingFile) -> None:
         """Publish `incoming` at `place`, remember its hash and write the sidecar.
 
         Raises:
             NoSpace, FileUnwritable: the old file and its sidecar are as they were.
         """
-        sha256, size_bytes = incoming.sha256, incoming.size_bytes
+        sha256, size_bytes = await incoming.sha256(), incoming.size_bytes
         async with self._changes.hold(place.path):
             await incoming.publish()
             stat = await self.filesystem.locate(place)
@@ -91,6 +97,7 @@ class FileHashes:
                 return  # somebody else took the file away again: nothing to remember
             self._remember(place, stat, sha256)
             await self._write_sidecar(place, sha256)
+            await self._remove_target_sidecar(place)
 
     async def publish_sidecar(self, place: RootedPath, incoming: IncomingFile) -> bool:
         """Publish `incoming` at `place`, a sidecar's name, if it says the truth; else False, nothing happens.
@@ -113,7 +120,7 @@ class FileHashes:
         if stat is None or stat.kind is not FileKind.FILE:
             return False
         truth = await self.of(subject, stat)
-        if truth is None or incoming.sha256 != hashlib.sha256(truth.encode()).hexdigest():
+        if truth is None or await incoming.sha256() != hashlib.sha256(truth.encode()).hexdigest():
             return False
         async with self._changes.hold(subject.path):
             if not await self._is_still(subject, stat):
@@ -192,6 +199,14 @@ class FileHashes:
                     await incoming.discard()
         except (FileUnwritable, PathEscapes) as error:
             log.warning("hash file not written: %s", error)
+
+    async def _remove_target_sidecar(self, place: RootedPath) -> None:
+        """A Go worker on this volume would take the whole file for the part it once had of another."""
+        try:
+            name = place.relative.name + TARGET_SIDECAR_SUFFIX
+            await self.filesystem.remove_file(RootedPath(place.root, place.relative.with_name(name)))
+        except (FileUnwritable, PathEscapes) as error:
+            log.warning("note of a partial file not removed: %s", error)
 
     def _recall(self, place: RootedPath, stat: FileStat) -> str | None:
         known = self._known.get(place.path)

@@ -1,5 +1,7 @@
 """The names this worker gives to files of its own that lie beside the frontend's."""
 
+import hashlib
+import re
 from pathlib import PurePosixPath
 
 from .ports.filesystem import RootedPath
@@ -10,6 +12,7 @@ SIDECAR_SUFFIX = (
 )
 TARGET_SIDECAR_SUFFIX = ".sha256.target"  # a Go worker's note of the hash a partial upload will have
 PRIVATE_SUFFIX = ".incoming"
+_PARTIAL = re.compile(r"([0-9a-f]{64}|unknown)-(\d{1,19})", re.ASCII)
 
 
 def private_name(name: str, unique: str) -> str:
@@ -20,6 +23,35 @@ def private_name(name: str, unique: str) -> str:
     room = NAME_LIMIT_BYTES - len(f"..{unique}{PRIVATE_SUFFIX}")
     kept = name.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore")
     return f".{kept}.{unique}{PRIVATE_SUFFIX}"
+
+
+def partial_directory_name(name: str) -> str:
+    """The hidden directory beside the file `name` that holds what came of it so far, for a later attempt.
+
+    Always the same for one name, so that it is found without reading the directory around it; the digest
+    keeps long names apart of which only the beginning fits.
+    """
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+    return private_name(name, f"{digest[:16]}.partial")
+
+
+def is_partial_directory_name(name: str) -> bool:
+    """Whether `name` is one that `partial_directory_name` makes."""
+    return is_private_name(name) and name.endswith(f".partial{PRIVATE_SUFFIX}")
+
+
+def partial_file_name(sha256: str, total_bytes: int) -> str:
+    """What a partial file is called in its directory: what it will be. An empty `sha256` is not known."""
+    return f"{sha256 or 'unknown'}-{total_bytes}"
+
+
+def parse_partial_file_name(name: str) -> tuple[str, int] | None:
+    """The hash and size that `partial_file_name` was given; None for any other name."""
+    match = _PARTIAL.fullmatch(name)
+    if match is None:
+        return None
+    sha256, total_bytes = match.groups()
+    return ("" if sha256 == "unknown" else sha256), int(total_bytes)
 
 
 def is_private_name(name: str) -> bool:

@@ -1,27 +1,15 @@
 """Gallery entries, and which of them a requested name means on this host."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from .backend import BackendName, parse_backend_name
-from .capability import choose, is_compatible
-from .errors import ArtifactInvalid, ArtifactUnavailable, GalleryUnreadable, UnsupportedSource, WorkerError
+from .capability import choose, misfit
+from .errors import WorkerError
+from .galleries import Gallery
 from .messages.error_text import go_quote
-from .ports.artifacts import GalleryIndexSource
-
-
-class NamedGallery(Protocol):
-    """The part of a gallery that finding an entry needs."""
-
-    @property
-    def name(self) -> str:
-        """What stands before the `@` of a qualified backend name."""
-
-    @property
-    def url(self) -> str:
-        """Where its index lies."""
+from .read_galleries import GalleryIndex, ReadGalleries
 
 
 @dataclass(eq=False)
@@ -77,15 +65,17 @@ class InvalidGalleryEntry(WorkerError):
 class GalleryEntry:
     """What a gallery offers under one name: a payload, or (meta) a choice of other entries by host.
 
-    `sources` has the payload's uri and its mirrors, in the order to try them.
+    `gallery` is the one it comes from, by the url its index was found at. `sources` has the payload's uri
+    and its mirrors, in the order to try them. `sha256` is of a payload that is no image.
     Source: LocalAI core/gallery/backend_types.go.
     """
 
     name: BackendName
-    gallery_url: str
+    gallery: Gallery
     alias: str = ""
     version: str = ""
     uri: str = ""
+    sha256: str = ""
     mirrors: tuple[str, ...] = ()
     capabilities: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,7 +88,7 @@ class GalleryEntry:
         return (self.uri, *self.mirrors)
 
     @classmethod
-    def from_mapping(cls, fields: Mapping[str, object], gallery: NamedGallery) -> Self:
+    def from_mapping(cls, fields: Mapping[str, object], gallery: Gallery) -> Self:
         """The entry as the index wrote it; unknown keys are ignored, absent ones are empty.
 
         Raises:
@@ -126,10 +116,11 @@ class GalleryEntry:
             raise invalid("capabilities", "a map of texts")
         return cls(
             name=parse_backend_name(text("name")),
-            gallery_url=gallery.url,
+            gallery=gallery,
             alias=text("alias"),
             version=text("version"),
             uri=text("uri"),
+            sha256=text("sha256"),
             mirrors=tuple(mirrors),
             capabilities=capabilities,
         )
@@ -143,24 +134,36 @@ class GalleryChoice:
     concrete: GalleryEntry
 
 
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """An entry that a search came across under the name it looked for. `why_not` is "" for the one taken."""
+
+    entry: GalleryEntry
+    why_not: str = ""
+
+
+def _unnoted(_: Considered) -> None:
+    """For those who only want the outcome."""
+
+
 @dataclass
 class GalleryIndexes:
     """Finds entries in galleries, for a host of `capability`.
 
     Galleries are read in order and only as far as needed; an unreadable one fails the search, because
     a later gallery must not answer for it. Entries that do not run on this host count as absent.
-    `file://` indexes must lie below `trusted_root`.
     """
 
-    source: GalleryIndexSource
-    trusted_root: Path
+    galleries: ReadGalleries
     capability: str
 
-    async def choose(self, name: str, galleries: Sequence[NamedGallery]) -> GalleryChoice:
+    async def choose(
+        self, name: str, galleries: Sequence[Gallery], note: Callable[[Considered], None] = _unnoted
+    ) -> GalleryChoice:
         """The entry that `name` means, first in gallery and file order, letter case ignored.
 
         `name` is an entry's name, or `<gallery>@<entry>`; `/` in it reads as `__`. Aliases are not names.
-        A meta entry's concrete one is looked for in all galleries.
+        A meta entry's concrete one is looked for in all galleries. `note` is told of every entry looked at.
         Source: LocalAI core/gallery/backends.go, core/gallery/models.go (FindGalleryElement).
 
         Raises:
@@ -170,7 +173,7 @@ class GalleryIndexes:
         if not name:
             raise EmptyBackendName
         wanted = name.replace("/", "__").casefold()
-        reading = _Reading(self.source, self.trusted_root, galleries)
+        reading = _Reading(self.galleries, galleries, note)
         if "@" in wanted:
             requested = await self._first(reading, lambda prefix, entry: prefix + entry == wanted, wanted)
         else:
@@ -195,36 +198,33 @@ class GalleryIndexes:
             name = fields.get("name")
             if isinstance(name, str) and is_wanted(f"{gallery.name}@".casefold(), name.casefold()):
                 entry = GalleryEntry.from_mapping(fields, gallery)
-                if self._runs_here(entry):
+                builds = entry.capabilities if entry.is_meta else None
+                why_not = misfit(self.capability, name=entry.name, uri=entry.uri, builds=builds)
+                reading.note(Considered(entry, why_not))
+                if not why_not:
                     return entry
         return None
-
-    def _runs_here(self, entry: GalleryEntry) -> bool:
-        builds = entry.capabilities if entry.is_meta else None
-        return is_compatible(self.capability, name=entry.name, uri=entry.uri, builds=builds)
 
 
 @dataclass
 class _Reading:
     """The indexes of one search, each read once, when first needed."""
 
-    source: GalleryIndexSource
-    trusted_root: Path
-    galleries: Sequence[NamedGallery]
-    _indexes: dict[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
+    reader: ReadGalleries
+    galleries: Sequence[Gallery]
+    note: Callable[[Considered], None]
+    _indexes: dict[Gallery, GalleryIndex] = field(default_factory=dict)
 
-    async def entries(self, qualified: str) -> AsyncIterator[tuple[NamedGallery, Mapping[str, object]]]:
+    async def entries(self, qualified: str) -> AsyncIterator[tuple[Gallery, Mapping[str, object]]]:
         """All entries in order; for a qualified name (case-folded) only those of galleries it can mean."""
         for gallery in self.galleries:
             if not qualified or qualified.startswith(f"{gallery.name}@".casefold()):
-                for fields in await self._index(gallery):
-                    yield gallery, fields
+                index = await self._index(gallery)
+                told = replace(gallery, url=index.url)
+                for fields in index.entries:
+                    yield told, fields
 
-    async def _index(self, gallery: NamedGallery) -> Sequence[Mapping[str, object]]:
-        if gallery.url not in self._indexes:
-            try:
-                index = await self.source.read(gallery.url, trusted_root=self.trusted_root)
-            except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
-                raise GalleryUnreadable(gallery.name, gallery.url, str(error)) from error
-            self._indexes[gallery.url] = index
-        return self._indexes[gallery.url]
+    async def _index(self, gallery: Gallery) -> GalleryIndex:
+        if gallery not in self._indexes:
+            self._indexes[gallery] = await self.reader.read(gallery)
+        return self._indexes[gallery]

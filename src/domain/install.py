@@ -20,9 +20,12 @@ from .errors import (
     WorkerError,
 )
 from .external_uri import name_external
-from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes, NamedGallery
+from .galleries import Gallery
+from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
+from .install_progress import InstallStep, Listen, reporting, unheard
 from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
 from .keyed_locks import KeyedLocks
+from .messages.backend_progress import InstallPhase
 from .messages.error_text import go_quote
 from .ports.artifacts import ArtifactSource
 from .ports.clock import Clock
@@ -105,17 +108,19 @@ class InstallBackends:
         self,
         *,
         backend: str,
-        galleries: Sequence[NamedGallery],
+        galleries: Sequence[Gallery],
         uri: str = "",
         name: str = "",
         alias: str = "",
         force: bool = False,
+        listen: Listen = unheard,
     ) -> InstalledBackend:
         """The backend that a request means, installed if it is not, and with `force` also if it is.
 
         Found on disk without `force`, nothing is downloaded. Otherwise it comes from `uri` if there is
         one (a local directory, an image, or else the name of a gallery entry), called `name` or, without
         one, as the uri says, with `alias` as its second name; else `backend` is looked up in `galleries`.
+        `listen` hears how far it is.
         Source: LocalAI core/services/worker/install.go, installBackend.
 
         Raises:
@@ -128,9 +133,9 @@ class InstallBackends:
         if found is None:
             try:
                 if uri:
-                    known_as = await self._install_external(uri, name, alias, galleries, force=force)
+                    known_as = await self._install_external(uri, name, alias, galleries, listen, force=force)
                 else:
-                    known_as = await self._install_from_galleries(backend, galleries, force=force)
+                    known_as = await self._install_from_galleries(backend, galleries, listen, force=force)
             except WorkerError as cause:
                 raise InstallFailed(cause) from cause
             found = await self.installed.find(known_as)
@@ -139,32 +144,33 @@ class InstallBackends:
         return found
 
     async def _install_external(
-        self, uri: str, name: str, alias: str, galleries: Sequence[NamedGallery], *, force: bool
+        self, uri: str, name: str, alias: str, galleries: Sequence[Gallery], listen: Listen, *, force: bool
     ) -> str:
         there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
         is_directory = there is not None and there.kind is FileKind.DIRECTORY
         target = name_external(uri, name=name, alias=alias, is_directory=is_directory)
         try:
             if target is None:
-                return await self._install_from_galleries(uri, galleries, force=force)
+                return await self._install_from_galleries(uri, galleries, listen, force=force)
             async with self.locks.hold_all(self._places(target)):
                 if force or await self.installed.find(target) is None:
-                    await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri))
+                    await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri), listen)
         except WorkerError as cause:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
 
     async def _install_from_galleries(
-        self, name: str, galleries: Sequence[NamedGallery], *, force: bool
+        self, name: str, galleries: Sequence[Gallery], listen: Listen, *, force: bool
     ) -> str:
         if name:
             _require_safe(name)
+        listen(InstallStep(InstallPhase.RESOLVING, name))
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
         async with self.locks.hold_all(self._places(requested.name, concrete.name)):
             if force or await self.installed.find(requested.name) is None:
                 if force or not (requested.is_meta and await self._is_complete(concrete)):
-                    await self._install(concrete.sources, _metadata_of(concrete))
+                    await self._install(concrete.sources, _metadata_of(concrete), listen)
                 if requested.is_meta:
                     await self._point(choice)
         return requested.name
@@ -187,19 +193,19 @@ class InstallBackends:
         metadata = BackendMetadata(
             meta_backend_for=choice.concrete.name,
             name=choice.requested.name,
-            gallery_url=choice.requested.gallery_url,
+            gallery_url=choice.requested.gallery.url,
             version=choice.concrete.version,
         )
         async with self._private_directory(choice.requested.name) as private:
             await self._publish(private, metadata)
 
-    async def _install(self, sources: Sequence[str], metadata: BackendMetadata) -> None:
+    async def _install(self, sources: Sequence[str], metadata: BackendMetadata, listen: Listen) -> None:
         """Install the payload that the first of `sources` to have it gives, as `metadata.name`."""
         failures: list[WorkerError] = []
         while (uri := next_source(sources, failures)) is not None:
             async with self._private_directory(metadata.name) as private:
                 try:
-                    fetched = await self.artifacts.fetch(uri, private)
+                    fetched = await self.artifacts.fetch(uri, private, report=reporting(listen, uri))
                 except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
                     log.warning("source failed: backend=%s error=%s", metadata.name, error)
                     failures.append(error)
@@ -260,7 +266,7 @@ def _metadata_of(entry: GalleryEntry) -> BackendMetadata:
     return BackendMetadata(
         alias=entry.alias,
         name=entry.name,
-        gallery_url=entry.gallery_url,
+        gallery_url=entry.gallery.url,
         version=entry.version,
         uri=entry.uri,
     )

@@ -9,8 +9,10 @@ import anyio
 
 from .allocate_ports import PortLease
 from .backend import ReplicaKey
+from .crash_loops import Program
 from .errors import WorkerError
 from .ports.processes import Process
+from .process_journal import JournalRecord
 from .start_backend import Launched, is_alive
 
 
@@ -22,6 +24,14 @@ class RunnableBackend(Protocol):
 
     @property
     def run_file(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedBackend:
+    """A backend as the journal remembers it: it may have been deleted or replaced since."""
+
+    name: str
+    run_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +51,10 @@ class Entry:
     key: ReplicaKey
     backend: RunnableBackend
     lease: PortLease
-    directory_inode: int = 0
+    directory_inode: int
     spawned: Launched | None = None
     ready: bool = False
+    ready_s: float = 0.0  # since when, by the loop's clock
     stopping: bool = False
     failure: WorkerError | None = None
     launched: anyio.Event = field(default_factory=anyio.Event)  # spawned, or could not be
@@ -58,9 +69,31 @@ class Entry:
         return launched.process if launched and self.ready and is_alive(launched.process) else None
 
     @property
+    def program(self) -> Program:
+        """What it runs."""
+        return Program(self.backend.run_file, self.directory_inode)
+
+    @property
     def address(self) -> str:
         """Where this machine reaches it."""
         return f"127.0.0.1:{self.lease.port}"
+
+    @property
+    def record(self) -> JournalRecord | None:
+        """What the journal keeps of it; None without a process, or where none can be found again."""
+        launched = self.spawned
+        if launched is None or (identity := launched.process.identity) is None:
+            return None
+        return JournalRecord(
+            key=self.key,
+            backend=self.backend.name,
+            run_file=self.backend.run_file,
+            directory_inode=self.directory_inode,
+            port=self.lease.port,
+            process=identity,
+            mark=launched.mark,
+            ready=self.ready,
+        )
 
 
 @dataclass

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .content_range import ContentRange
-from .errors import FileUnreadable, NoSpace, WorkerError
+from .errors import FileUnreadable, NoSpace
 from .file_hashes import FileHashes, normal_sha256
 from .file_names import hide_own_files
 from .ports.filesystem import FileKind, FileStat, FileSystem, OutgoingFile, RootedPath
-from .upload import BodyTooLong, BodyTooShort, Upload, UploadTooLarge
+from .resume_upload import ResumeUploads
+from .upload import RangedUpload, Upload, WholeUpload
+from .upload_errors import InvalidHash, NamesDirectory, UploadTooLarge
 from .validate_paths import FileRoots, locate_key
 
 UPLOAD_LIMIT_BYTES = 53_687_091_200  # 50 GiB, the upstream worker's hard-wired limit for one request
@@ -16,46 +18,18 @@ UPLOAD_MODE = 0o666  # less the umask, as Go's os.Create has it
 HASH_ATTEMPTS = 3  # a file that changes while we hash it, three times in a row, is not at rest
 
 
-@dataclass(eq=False)
-class NamesDirectory(WorkerError):
-    """A key names a directory where only a file will do."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return f"{self.path} is a directory"
-
-
-@dataclass(eq=False)
-class InvalidHash(WorkerError):
-    """A declared hash that no content can have."""
-
-    declared: str
-
-    def __str__(self) -> str:
-        return f"X-Content-SHA256 {self.declared[:100]!a} is not 64 hex digits"
-
-
-@dataclass(eq=False)
-class RangeNotHeld(WorkerError):
-    """An upload wants to go on from bytes that this worker does not hold; it must start again at 0."""
-
-    range: ContentRange
-    held_bytes: int = 0
-
-    def __str__(self) -> str:
-        sent = f"{self.range.start}-{self.range.end}/{self.range.total}"
-        held = f"{self.held_bytes} bytes held"
-        return f"Content-Range {sent} does not carry on from the {held}; send the whole file"
-
-
 @dataclass(frozen=True, slots=True)
 class ProbedFile:
-    """A file the frontend asked about; `sha256` is None when it changes faster than it can be hashed."""
+    """A file the frontend asked about.
+
+    `sha256` is None when it changes faster than it can be hashed, and of a file that is not whole yet:
+    then `size_bytes` are those that came, and `target_sha256` what it will hash to.
+    """
 
     size_bytes: int
     path: Path
     sha256: str | None
+    target_sha256: str | None = None
 
 
 @dataclass
@@ -73,9 +47,11 @@ class ReceiveFiles:
     roots: FileRoots
     max_upload_bytes: int | None = UPLOAD_LIMIT_BYTES  # None: no limit but the disk's
     hashes: FileHashes = field(init=False)
+    resumed: ResumeUploads = field(init=False)
 
     def __post_init__(self) -> None:
         self.hashes = FileHashes(self.filesystem)
+        self.resumed = ResumeUploads(self.filesystem, self.hashes)
 
     async def prepare(self) -> None:
         """Create the three directories; call it before anybody can ask.
@@ -89,12 +65,18 @@ class ReceiveFiles:
     async def probe(self, key: str) -> ProbedFile | None:
         """Size, path and hash of the file at `key`; None when there is none.
 
+        While an upload in pieces is not whole, it is told about and not the older file: the frontend goes
+        on with it.
+
         Raises:
             KeyRequired, InvalidKey, PathEscapes: see `locate_key`.
             NamesDirectory: a directory is there.
-            FileUnreadable: it is no regular file, or not ours to read.
+            FileUnreadable, FileUnwritable: it is no regular file, or not ours to read.
         """
         place = locate_key(key, self.roots)
+        held = await self.resumed.held(place)
+        if held is not None:
+            return ProbedFile(held.size_bytes, place.path, None, held.sha256)
         stat = await self._regular_file(place)
         for _ in range(HASH_ATTEMPTS):
             if stat is None:
@@ -112,34 +94,41 @@ class ReceiveFiles:
         declared_sha256: str | None = None,
         length_bytes: int | None = None,
         content_range: str | None = None,
-    ) -> Upload:
+    ) -> Upload | Path:
         """Start to receive the file `key`, as the request's headers announce it (empty ones say nothing).
 
-        A range that is not the whole file is refused: partial files are not kept, and we never claim to
-        hold one, so a client that resumes elsewhere starts again at 0 here.
+        With a range the upload may come in pieces; its path is returned at once when the file with the
+        declared hash is here already, and nothing needs to be sent. The caller tells `ended`.
 
         Raises:
             KeyRequired, InvalidKey, PathEscapes: see `locate_key`.
             InvalidHash: the declared hash is no SHA-256.
             InvalidContentRange: the range is no range.
-            RangeNotHeld: the body would not be the whole file.
-            BodyTooShort, BodyTooLong: the declared length is not that of the range.
+            RangeNotHeld, OtherUploadHeld: see `ResumeUploads.start`.
             UploadTooLarge: the declared length is over the limit.
             NamesDirectory: a directory is there.
             NoSpace, FileUnwritable: it would not fit, or cannot be created.
         """
         place = locate_key(key, self.roots)
         sha256 = _declared(declared_sha256)
-        length_bytes = _expected_length(
-            length_bytes, ContentRange.parse(content_range) if content_range else None
-        )
-        if length_bytes is not None:
-            await self._check_room(place, length_bytes)
+        span = ContentRange.parse(content_range) if content_range else None
         stat = await self.filesystem.locate(place)
         if stat is not None and stat.kind is FileKind.DIRECTORY:
             raise NamesDirectory(place.path)
-        sink = await self.filesystem.open_incoming(place, mode=UPLOAD_MODE)
-        return Upload(place, sink, self.hashes, sha256, length_bytes, self.max_upload_bytes)
+        if span is None:
+            if length_bytes is not None:
+                await self._check_room(place, length_bytes)
+            sink = await self.filesystem.open_incoming(place, mode=UPLOAD_MODE)
+            return WholeUpload(place, sink, self.hashes, sha256, length_bytes, self.max_upload_bytes)
+        if sha256 and stat and sha256 == await self.hashes.known(place, stat):
+            return place.path
+        await self._check_room(place, span.end + 1 - span.start)
+        return await self.resumed.start(place, span, sha256, mode=UPLOAD_MODE)
+
+    def ended(self, upload: Upload) -> None:
+        """Forget an upload that `receive` started and that is finished or aborted."""
+        if isinstance(upload, RangedUpload):
+            self.resumed.ended(upload)
 
     async def send(self, key: str) -> OutgoingFile | None:
         """Open the file at `key` for reading; None when there is none. The caller closes it.
@@ -203,15 +192,3 @@ def _declared(header: str | None) -> str | None:
     if sha256 is None:
         raise InvalidHash(header)
     return sha256
-
-
-def _expected_length(length_bytes: int | None, content_range: ContentRange | None) -> int | None:
-    if content_range is None:
-        return length_bytes
-    if not content_range.is_whole:
-        raise RangeNotHeld(content_range)
-    if length_bytes is not None and length_bytes < content_range.total:
-        raise BodyTooShort(length_bytes, content_range.total)
-    if length_bytes is not None and length_bytes > content_range.total:
-        raise BodyTooLong(content_range.total)
-    return content_range.total

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from .backend import ReplicaKey
 from .backend_files import backend_files
 from .errors import WorkerError
-from .gallery_index import NamedGallery
+from .galleries import Gallery
 from .install import InstallBackends, InstallFailed
+from .install_progress import Listen, unheard
 from .installed import InstalledBackend, InstalledBackends
 from .stop_replicas import ReplicaNotStopped, stop_replicas
 from .supervise import Supervisor
@@ -21,7 +22,7 @@ class WantedBackend:
     """What a request says of the backend it wants; see `InstallBackends.ensure`."""
 
     backend: str
-    galleries: Sequence[NamedGallery]
+    galleries: Sequence[Gallery]
     uri: str = ""
     name: str = ""
     alias: str = ""
@@ -69,7 +70,9 @@ class ReplaceBackend:
     installed: InstalledBackends
     supervisor: Supervisor
 
-    async def replace(self, wanted: WantedBackend, own: ReplicaKey | None) -> Replaced:
+    async def replace(
+        self, wanted: WantedBackend, own: ReplicaKey | None, listen: Listen = unheard
+    ) -> Replaced:
         """Stop all processes of the backend, and that of the key `own`, without Free; then reinstall it.
 
         The old version stays on disk until the new one is whole. A process that was started from it
@@ -89,6 +92,7 @@ class ReplaceBackend:
                 name=wanted.name,
                 alias=wanted.alias,
                 force=True,
+                listen=listen,
             )
             await self._stop(await self.supervisor.outdated(backend.run_file.parent), stopped)
         except WorkerError as error:

@@ -1,7 +1,7 @@
 """Starting one backend process: what it is started with, and when it counts as ready."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -9,10 +9,12 @@ from urllib.parse import quote
 import anyio
 
 from .backend import ReplicaKey
+from .deaths import Death, Deaths
 from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
-from .ports.processes import Listening, Process, Processes, ProcessSpec
+from .ports.processes import Listening, Process, Processes, ProcessExit, ProcessSpec
+from .ready_deadline import ReadyDeadline
 from .supervision_errors import BackendDied, BackendNotReady, BackendNotStarted, StoppedDuringStartup
 
 _HEALTH_CALL_S = 2.0  # one Health call; the seed's figure
@@ -26,14 +28,24 @@ _POLL_MAX_S = 0.1
 _NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
+async def _no_mark() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about."""
+    """A process that was spawned for `key` to listen on `port`; `stderr` takes what it complains about.
+
+    `started_s` is when, by the loop's clock; `oom_kills` what the kernel had counted by then.
+    """
 
     key: ReplicaKey
     port: int
     process: Process
     stderr: Path
+    mark: str = ""
+    started_s: float = 0.0
+    oom_kills: int | None = None
 
     @property
     def address(self) -> str:
@@ -46,14 +58,20 @@ class BackendStarter:
     """Spawns backends and waits until they are ready.
 
     `environment` is complete (see `backend_environment`); `output_directory` takes their output files.
+    `ready_timeout_s` is how long one is waited for without a sign of work, and `ready_limit_s` how long in
+    all: a seed frontend waits 5 minutes for its reply.
+    `next_mark` gives the mark of the next launch, "" for none.
     """
 
     processes: Processes
     client: BackendClient
     filesystem: FileSystem
+    deaths: Deaths
     environment: Mapping[str, str]
     output_directory: Path
     ready_timeout_s: float = 30.0
+    ready_limit_s: float = 270.0
+    next_mark: Callable[[], Awaitable[str]] = _no_mark
 
     async def launch(self, key: ReplicaKey, program: Path, port: int) -> Launched:
         """Spawn `program` for `key`; also if cancelled, no process is left that nobody knows of.
@@ -61,20 +79,38 @@ class BackendStarter:
         Raises:
             BackendNotStarted: it could not be spawned.
         """
-        stderr = self.output_directory / f"{_file_name(key)}.stderr.log"
+        stderr = self._stderr_of(key)
+        mark = await self.next_mark()
         spec = ProcessSpec(
             program=program,
             arguments=("--addr", f"0.0.0.0:{port}"),
             environment={**self.environment, **await self._vulkan_drivers(program.parent)},
             stdout=stderr.with_name(stderr.name.replace(".stderr.", ".stdout.")),
             stderr=stderr,
+            mark=mark,
         )
+        started_s, oom_kills = anyio.current_time(), self.deaths.oom.count()
         try:
             with anyio.CancelScope(shield=True):
                 process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(key, error) from error
-        return Launched(key, port, process, stderr)
+        return Launched(key, port, process, stderr, mark, started_s, oom_kills)
+
+    def found(self, key: ReplicaKey, port: int, process: Process, mark: str) -> Launched:
+        """`process`, which an earlier worker launched for `key`, as this one would have launched it."""
+        return Launched(
+            key,
+            port,
+            process,
+            self._stderr_of(key),
+            mark,
+            anyio.current_time(),
+            self.deaths.oom.count(),
+        )
+
+    def _stderr_of(self, key: ReplicaKey) -> Path:
+        return self.output_directory / f"{_file_name(key)}.stderr.log"
 
     async def until_ready(self, launched: Launched, stopping: Callable[[], bool]) -> None:
         """Return when the child lives, the listener on its port is its own, and Health says OK (D6).
@@ -85,13 +121,14 @@ class BackendStarter:
         """
         process = launched.process
         began_s = anyio.current_time()
+        deadline = ReadyDeadline(began_s, self.ready_timeout_s, self.ready_limit_s)
         last = "nobody listens on its port"
-        with anyio.move_on_after(self.ready_timeout_s):
+        with anyio.CancelScope(deadline=deadline.at_s) as scope:
             while True:
                 if stopping():
                     raise StoppedDuringStartup(launched.key)
                 if (ended := process.exit) is not None:
-                    raise BackendDied(launched.key, ended, await self.last_words(launched))
+                    raise BackendDied(await self.death(launched, ended))
                 listening = await process.listening(launched.port)
                 if listening in {Listening.OWN, Listening.UNKNOWN}:
                     try:
@@ -104,9 +141,25 @@ class BackendStarter:
                         continue
                 elif listening is Listening.FOREIGN:
                     last = f"another program listens on port {launched.port}"
+                if anyio.current_time() >= deadline.next_look_s:
+                    deadline.look(await process.work(), now_s=anyio.current_time())
+                    scope.deadline = deadline.at_s
                 waited_s = anyio.current_time() - began_s
                 await anyio.sleep(min(max(waited_s * _POLL_SHARE, _POLL_MIN_S), _POLL_MAX_S))
-        raise BackendNotReady(launched.key, self.ready_timeout_s, last, await self.last_words(launched))
+        waited_s = anyio.current_time() - began_s
+        stderr = await self.last_words(launched)
+        raise BackendNotReady(launched.key, waited_s, deadline.quiet_s, last, stderr)
+
+    async def death(self, launched: Launched, how: ProcessExit) -> Death:
+        """What is known of the end of `launched`, right after it."""
+        return self.deaths.establish(
+            launched.key,
+            pid=launched.process.pid,
+            how=how,
+            uptime_s=anyio.current_time() - launched.started_s,
+            kills_before=launched.oom_kills,
+            stderr=await self.last_words(launched),
+        )
 
     async def last_words(self, launched: Launched) -> str:
         """The end of its stderr, bounded."""

@@ -9,16 +9,20 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskGroup
 
-from .allocate_ports import PortPool
+from .allocate_ports import PortLease, PortPool
 from .backend import ReplicaKey
+from .crash_loops import Program
+from .deaths import Death
 from .errors import BackendUnavailable, BackendUnhealthy, WorkerError
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
-from .process_table import Entry, ProcessTable, RunnableBackend, RunningReplica
+from .ports.processes import Process
+from .process_journal import JournalRecord, ProcessJournal
+from .process_table import Entry, ProcessTable, RememberedBackend, RunnableBackend, RunningReplica
 from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
-from .supervision_errors import StoppedDuringStartup, SupervisorClosed
+from .supervision_errors import BackendDied, StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,8 @@ class Supervisor:
     """Keeps the table of backend processes of this node: starts, watches and stops them.
 
     Use it inside `async with supervisor.running():`, which owns the tasks that watch for deaths and, on
-    leaving, makes sure that nothing is left.
+    leaving, makes sure that nothing is left, unless `leave_running` was called. `journal` remembers the
+    processes for the next worker; without one nothing is remembered.
     """
 
     starter: BackendStarter
@@ -49,8 +54,10 @@ class Supervisor:
     ports: PortPool
     ladder: StopLadder = field(default_factory=StopLadder)
     table: ProcessTable = field(default_factory=ProcessTable)
+    journal: ProcessJournal | None = None
     _tasks: TaskGroup | None = None
     _closing: bool = False
+    _leaving: bool = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -63,7 +70,10 @@ class Supervisor:
                 finally:
                     self._closing = True
                     with anyio.CancelScope(shield=True):
-                        await self.stop_all(force=True)
+                        if self._leaving:
+                            await self._stop_unready()
+                        else:
+                            await self.stop_all(force=True)
                     tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
@@ -71,6 +81,28 @@ class Supervisor:
     def refuse_new_work(self) -> None:
         """From now on `start` raises SupervisorClosed: the worker is shutting down (N-B11)."""
         self._closing = True
+
+    def leave_running(self) -> None:
+        """Replicas that are up stay so when this supervisor ends; the journal tells the next one of them."""
+        self._closing = self._leaving = True
+
+    def adopt(self, record: JournalRecord, process: Process, *, ready: bool) -> None:
+        """Take over `process`, which an earlier worker started as `record` says, with its port.
+
+        `ready`: it counts as up and its death is watched; otherwise it is there only to be stopped.
+        """
+        assert self._tasks is not None, "adopt belongs inside running()"
+        lease = PortLease(record.key, record.port)
+        self.ports.claim(lease)
+        backend = RememberedBackend(record.backend, record.run_file)
+        entry = Entry(record.key, backend, lease, record.directory_inode)
+        entry.spawned = self.starter.found(record.key, record.port, process, record.mark)
+        entry.ready, entry.ready_s = ready, anyio.current_time()
+        entry.launched.set()
+        entry.settled.set()
+        self.table.entries[record.key] = entry
+        if ready:
+            self._tasks.start_soon(self._watch, entry, entry.spawned)
 
     @property
     def replicas(self) -> tuple[RunningReplica, ...]:
@@ -105,21 +137,25 @@ class Supervisor:
 
         Raises:
             SupervisorClosed: the worker is shutting down.
+            CrashLoop: its process keeps dying; the next try waits.
             NoFreePort, BackendNotStarted, BackendDied, BackendNotReady, StoppedDuringStartup: why the
                 process is not up; nothing is left of it and its port rests.
         """
-        while (entry := self.table.get(key)) is not None:
-            if entry.stopping:
-                await entry.stop_over.wait()  # bounded by the stop ladder (N-B40)
-            elif not entry.settled.is_set():
-                await entry.settled.wait()  # bounded by the ready timeout
-                if entry.failure is not None:
-                    raise entry.failure
-            elif await self._reusable(entry, identity):
-                return entry.lease.port
-            else:
-                await self.stop(key)
-        return await self._start(key, backend)
+        while True:
+            while (entry := self.table.get(key)) is not None:
+                if entry.stopping:
+                    await entry.stop_over.wait()  # bounded by the stop ladder (N-B40)
+                elif not entry.settled.is_set():
+                    await entry.settled.wait()  # bounded by the ready timeout
+                    if entry.failure is not None:
+                        raise entry.failure
+                elif await self._reusable(entry, identity):
+                    return entry.lease.port
+                else:
+                    await self.stop(key)
+            program = await self._program(backend)
+            if self.table.get(key) is None:  # nobody else began meanwhile
+                return await self._start(key, backend, program)
 
     async def free(self, key: ReplicaKey, *, timeout_s: float = FREE_S) -> None:
         """Have the process of `key` let go of its model; without one that is up there is nothing to do.
@@ -175,24 +211,36 @@ class Supervisor:
             for key in self.table:
                 stops.start_soon(stop_one, key)
 
-    async def _start(self, key: ReplicaKey, backend: RunnableBackend) -> int:
+    async def _stop_unready(self) -> None:
+        """Stop what nobody could take over: replicas that are still starting."""
+        for key, entry in tuple(self.table.entries.items()):
+            if entry.up is None:
+                try:
+                    await self.stop(key, force=True)
+                except WorkerError as error:
+                    log.error("stop failed: replica=%s error=%s", key, error)
+
+    async def _start(self, key: ReplicaKey, backend: RunnableBackend, program: Program) -> int:
         if self._closing or self._tasks is None:
             raise SupervisorClosed(key)
+        self.starter.deaths.check(key, program)
         lease = self.ports.lease(key, now_s=anyio.current_time(), usable=self.network.can_listen)
-        entry = self.table.entries[key] = Entry(key, backend, lease)
+        entry = self.table.entries[key] = Entry(key, backend, lease, program.directory_inode)
         try:
             try:
-                directory = await self.filesystem.stat(backend.run_file.parent)
-                entry.directory_inode = directory.inode if directory else 0
                 launched = entry.spawned = await self.starter.launch(key, backend.run_file, lease.port)
                 self._tasks.start_soon(self._watch, entry, launched)
             finally:
                 entry.launched.set()
+            await self._note(entry)
             await self.starter.until_ready(launched, lambda: entry.stopping)
-            entry.ready = True
+            entry.ready, entry.ready_s = True, anyio.current_time()
+            await self._note(entry)
             log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
         except BaseException as error:
             entry.failure = error if isinstance(error, WorkerError) else StoppedDuringStartup(key)
+            if isinstance(error, BackendDied):
+                self._remember(entry, error.death, told=True)
             if not entry.stopping:
                 await self._clean_up(entry)
             raise
@@ -200,21 +248,31 @@ class Supervisor:
             entry.settled.set()
         return lease.port
 
+    async def _note(self, entry: Entry) -> None:
+        if self.journal is not None and not entry.stopping and (record := entry.record) is not None:
+            await self.journal.keep(record)
+
     async def _watch(self, entry: Entry, launched: Launched) -> None:
         """Report an unexpected death at once and clean up behind it; no restart (D14)."""
         ended = await launched.process.wait()
         if entry.stopping or not entry.ready:
             return  # a stop or the start itself deals with it
-        last_words = (await self.starter.last_words(launched)).splitlines()
-        log.warning(
-            "backend died: replica=%s pid=%d how=%s last_stderr=%r",
-            entry.key,
-            launched.process.pid,
-            ended,
-            last_words[-1] if last_words else "",
-        )
+        death = await self.starter.death(launched, ended)
+        self._remember(entry, death, told=False)
         if not entry.stopping:
             await self._clean_up(entry)
+
+    def _remember(self, entry: Entry, death: Death, *, told: bool) -> None:
+        """Log a death and keep it for the next reply and the status."""
+        log.warning(
+            "backend died: replica=%s pid=%d how=%r last_stderr=%r",
+            entry.key,
+            death.pid,
+            death.verdict,
+            death.last_line,
+        )
+        healthy_for_s = anyio.current_time() - entry.ready_s if entry.ready else 0.0
+        self.starter.deaths.remember(death, entry.program, healthy_for_s=healthy_for_s, told=told)
 
     async def _clean_up(self, entry: Entry) -> None:
         """End what is left of a process nobody asked to stop; a survivor keeps its entry and its port."""
@@ -227,6 +285,10 @@ class Supervisor:
 
     async def _reusable(self, entry: Entry, identity: frozenset[str]) -> bool:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
+
+    async def _program(self, backend: RunnableBackend) -> Program:
+        directory = await self.filesystem.stat(backend.run_file.parent)
+        return Program(backend.run_file, directory.inode if directory else 0)
 
     async def _in_place(self, entry: Entry) -> bool:
         directory = await self.filesystem.stat(entry.backend.run_file.parent)
@@ -245,6 +307,8 @@ class Supervisor:
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                if self.journal is not None:
+                    await self.journal.forget(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.

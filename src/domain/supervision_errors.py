@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from .backend import ReplicaKey
+from .deaths import Death
+from .durations import spoken
 from .errors import SpawnFailed, WorkerError
-from .ports.processes import ProcessExit
 
 
 @dataclass(eq=False)
@@ -22,29 +23,40 @@ class BackendNotStarted(WorkerError):
 class BackendDied(WorkerError):
     """The process ended before it was ready."""
 
-    key: ReplicaKey
-    how: ProcessExit
-    stderr: str
+    death: Death
 
     def __str__(self) -> str:
-        shown = self.stderr or "(nothing)"
-        return f"backend process {self.key} died during startup. Last stderr:\n{shown}\n({self.how})"
+        shown = self.death.stderr or "(nothing)"
+        return (
+            f"backend process {self.death.key} died during startup. Last stderr:\n{shown}\n"
+            f"({self.death.verdict})"
+        )
 
 
 @dataclass(eq=False)
 class BackendNotReady(WorkerError):
-    """The process lives but did not answer Health in time; it was ended."""
+    """The process lives but did not answer Health in time; it was ended.
+
+    `quiet_s` is how long it had shown no sign of work by then, 0 where it never did or still does.
+    """
 
     key: ReplicaKey
-    timeout_s: float
+    waited_s: float
+    quiet_s: float
     last: str
     stderr: str
 
     def __str__(self) -> str:
+        patience = f", the last {spoken(self.quiet_s)} without a sign of work" if self.quiet_s else ""
         return (
-            f"backend {self.key} did not become ready within {self.timeout_s:g}s. Last stderr:\n"
-            f"{self.stderr or '(nothing)'}\n({self.last}; LOCALAI_BACKEND_READY_TIMEOUT gives it longer)"
+            f"backend {self.key} did not become ready within {_rounded(self.waited_s)}s{patience}. "
+            f"Last stderr:\n{self.stderr or '(nothing)'}\n"
+            f"({self.last}; LOCALAI_BACKEND_READY_TIMEOUT gives it longer)"
         )
+
+
+def _rounded(seconds: float) -> str:
+    return f"{round(seconds, 1):g}" if seconds < 10 else str(round(seconds))
 
 
 @dataclass(eq=False)

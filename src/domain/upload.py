@@ -1,76 +1,78 @@
 """One upload on its way in: limits while it is written, checks before it appears."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import anyio
 from anyio import CancelScope
 
-from .errors import WorkerError
+from .content_range import ContentRange
+from .errors import FileInUse, FileUnwritable, PathEscapes, WorkerError
 from .file_hashes import FileHashes
-from .file_names import is_sidecar_name, sidecar_subject
-from .ports.filesystem import IncomingFile, RootedPath
+from .file_names import is_sidecar_name
+from .ports.filesystem import ByteSource, IncomingFile, PartialFile, RootedPath
+from .upload_errors import (
+    BodyTooLong,
+    BodyTooShort,
+    HashMismatch,
+    RangeNotHeld,
+    SidecarRefused,
+    UploadTooLarge,
+)
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class UploadTooLarge(WorkerError):
-    """An upload is larger than this worker takes; `size_bytes`: as declared, or as far as it was read."""
+class Upload(Protocol):
+    """A file being received; nobody sees it before it is whole.
 
-    size_bytes: int
-    limit_bytes: int
+    Exactly one of `finish` and `abort` ends it. Whatever fails, an older file in its place stays as it is.
+    """
 
-    def __str__(self) -> str:
-        return f"request body too large: {self.size_bytes} bytes, this worker takes {self.limit_bytes}"
+    @property
+    def wanted_bytes(self) -> int | None:
+        """How many more bytes of the body count; None when only the end of the body tells."""
 
+    @property
+    def size_bytes(self) -> int:
+        """How much of the file is here, with what earlier attempts brought."""
 
-@dataclass(eq=False)
-class BodyTooShort(WorkerError):
-    """The body ended before the declared length."""
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`.
 
-    got_bytes: int
-    expected_bytes: int
+        Raises:
+            UploadTooLarge, BodyTooLong: more came than the limit or the declared length.
+            RangeNotHeld: a later attempt has taken over.
+            NoSpace, FileUnwritable: the bytes did not fit.
+        """
 
-    def __str__(self) -> str:
-        return f"short body: got {self.got_bytes} expected {self.expected_bytes}"
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        """Append what `source` gives without a pause, at most `most_bytes` and what is wanted; how many.
 
+        Raises:
+            UploadTooLarge, RangeNotHeld, NoSpace, FileUnwritable: as `write`.
+        """
 
-@dataclass(eq=False)
-class BodyTooLong(WorkerError):
-    """The body goes on after the declared length."""
+    async def finish(self) -> Path | None:
+        """Check what came; publish a whole file and return its path as the frontend is to know it.
 
-    expected_bytes: int
+        None when the file is not whole yet: later attempts bring the rest.
 
-    def __str__(self) -> str:
-        return f"long body: it goes on after the expected {self.expected_bytes} bytes"
+        Raises:
+            BodyTooShort, HashMismatch, SidecarRefused: what came is not what was announced.
+            RangeNotHeld: a later attempt has taken over.
+            NoSpace, FileUnwritable: it cannot be published.
+        """
 
-
-@dataclass(eq=False)
-class HashMismatch(WorkerError):
-    """The body does not hash to what its sender declared; nothing was stored."""
-
-    expected: str
-    got: str
-
-    def __str__(self) -> str:
-        return f"sha256 mismatch: expected {self.expected} got {self.got}"
-
-
-@dataclass(eq=False)
-class SidecarRefused(WorkerError):
-    """A client sends a file under a name this worker reads hashes from, and it does not say the truth."""
-
-    name: str
-
-    def __str__(self) -> str:
-        subject = sidecar_subject(self.name)
-        return f"{self.name!a} may only hold the SHA-256 of {subject!a} as stored here; rename the file"
+    async def abort(self) -> None:
+        """End it; idempotent, and nothing happens after `finish`. Runs to its end when cancelled."""
 
 
 @dataclass
-class Upload:
-    """A file being received for `place`; nobody sees it before `finish`.
-
-    Exactly one of `finish` and `abort` ends it. Whatever fails, an older file at `place` stays as it is.
-    """
+class WholeUpload:
+    """An `Upload` that is whole after one attempt, or gone."""
 
     place: RootedPath
     sink: IncomingFile
@@ -79,49 +81,170 @@ class Upload:
     length_bytes: int | None  # None: not declared, the end of the body is the end of the file
     limit_bytes: int | None
 
-    async def write(self, chunk: bytes) -> None:
-        """Append `chunk`.
+    @property
+    def wanted_bytes(self) -> int | None:
+        return None if self.length_bytes is None else self.length_bytes - self.sink.size_bytes
 
-        Raises:
-            UploadTooLarge, BodyTooLong: more came than the limit or the declared length.
-            NoSpace, FileUnwritable: the bytes did not fit.
-        """
+    @property
+    def size_bytes(self) -> int:
+        return self.sink.size_bytes
+
+    async def write(self, chunk: bytes) -> None:
         size_bytes = self.sink.size_bytes + len(chunk)
         if self.length_bytes is not None and size_bytes > self.length_bytes:
             raise BodyTooLong(self.length_bytes)
-        if self.limit_bytes is not None and size_bytes > self.limit_bytes:
-            raise UploadTooLarge(size_bytes, self.limit_bytes)
+        self._check_limit(size_bytes)
         await self.sink.write(chunk)
 
-    async def finish(self) -> Path:
-        """Check the whole, publish it, and return its path as the frontend is to know it.
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        wanted_bytes = self.wanted_bytes
+        most_bytes = most_bytes if wanted_bytes is None else min(most_bytes, wanted_bytes)
+        self._check_limit(self.sink.size_bytes + most_bytes)
+        return await self.sink.fill(source, most_bytes=most_bytes)
 
-        Raises:
-            BodyTooShort, HashMismatch, SidecarRefused: what came is not what was announced.
-            NoSpace, FileUnwritable: it cannot be published.
-        """
+    async def finish(self) -> Path:
         try:
-            self._check()
-            await self._publish()
+            if self.length_bytes is not None and self.sink.size_bytes < self.length_bytes:
+                raise BodyTooShort(self.sink.size_bytes, self.length_bytes)
+            await check_hash(self.sink, self.declared_sha256)
+            await publish(self.place, self.sink, self.hashes)
         except WorkerError:
             await self.abort()
             raise
+        await self._drop_parts()
         return self.place.path
 
     async def abort(self) -> None:
-        """Drop what came; idempotent, and nothing happens after `finish`. Runs to its end when cancelled."""
         with CancelScope(shield=True):
             await self.sink.discard()
 
-    def _check(self) -> None:
-        if self.length_bytes is not None and self.sink.size_bytes < self.length_bytes:
-            raise BodyTooShort(self.sink.size_bytes, self.length_bytes)
-        if self.declared_sha256 is not None and self.declared_sha256 != self.sink.sha256:
-            raise HashMismatch(self.declared_sha256, self.sink.sha256)
+    async def _drop_parts(self) -> None:
+        """Parts of an upload in pieces are older than this file; one that still runs has its own say."""
+        try:
+            await self.hashes.filesystem.drop_partial(self.place)
+        except FileInUse:
+            return
+        except (FileUnwritable, PathEscapes) as error:
+            log.warning("parts of an earlier upload not removed: %s", error)
 
-    async def _publish(self) -> None:
-        name = self.place.relative.name
-        if not is_sidecar_name(name):
-            await self.hashes.publish(self.place, self.sink)
-        elif not await self.hashes.publish_sidecar(self.place, self.sink):
-            raise SidecarRefused(name)
+    def _check_limit(self, size_bytes: int) -> None:
+        if self.limit_bytes is not None and size_bytes > self.limit_bytes:
+            raise UploadTooLarge(size_bytes, self.limit_bytes)
+
+
+@dataclass
+class RangedUpload:
+    """An `Upload` of bytes `span` of a file; what came of it is kept for the next attempt.
+
+    Body bytes after the range are ignored, as upstream does. A file that turns out wrong, or does not fit,
+    is dropped. `take_over` lets a later attempt have it while this one is stuck.
+    """
+
+    place: RootedPath
+    sink: PartialFile
+    hashes: FileHashes
+    declared_sha256: str | None  # lower case
+    span: ContentRange
+    moved_s: float = field(default_factory=anyio.current_time)
+    _busy: anyio.Lock = field(default_factory=anyio.Lock)
+    _taken_over: bool = False
+
+    @property
+    def wanted_bytes(self) -> int:
+        return self.span.end + 1 - self.sink.size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return self.sink.size_bytes
+
+    async def write(self, chunk: bytes) -> None:
+        async with self._busy:
+            self._check_ours()
+            if self.wanted_bytes:
+                try:
+                    await self.sink.write(chunk[: self.wanted_bytes])
+                except FileUnwritable:
+                    await self._drop()
+                    raise
+            self.moved_s = anyio.current_time()
+
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        async with self._busy:
+            self._check_ours()
+            try:
+                count = await self.sink.fill(source, most_bytes=min(most_bytes, self.wanted_bytes))
+            except FileUnwritable:
+                await self._drop()
+                raise
+            if count:
+                self.moved_s = anyio.current_time()
+            return count
+
+    async def finish(self) -> Path | None:
+        async with self._busy:
+            self._check_ours()
+            if self.wanted_bytes:
+                await self._keep()
+                wanted_bytes = self.span.end + 1 - self.span.start
+                raise BodyTooShort(self.sink.size_bytes - self.span.start, wanted_bytes)
+            if self.sink.size_bytes < self.span.total:
+                await self._keep()
+                return None
+            try:
+                await check_hash(self.sink, self.declared_sha256)
+                await publish(self.place, self.sink, self.hashes)
+            except WorkerError:
+                await self._drop()
+                raise
+            return self.place.path
+
+    async def abort(self) -> None:
+        with CancelScope(shield=True):
+            async with self._busy:
+                await self._keep()
+
+    async def take_over(self, *, idle_s: float) -> bool:
+        """End this attempt for a later one if it has not moved for `idle_s`; whether it is ended."""
+        if self._busy.locked() or anyio.current_time() - self.moved_s < idle_s:
+            return False
+        async with self._busy:
+            self._taken_over = True
+            await self._keep()
+        return True
+
+    def _check_ours(self) -> None:
+        if self._taken_over:
+            raise RangeNotHeld(self.span, self.sink.size_bytes, "a later attempt has taken over")
+
+    async def _keep(self) -> None:
+        if self.sink.size_bytes:
+            await self.sink.keep()
+        else:
+            await self.sink.discard()
+
+    async def _drop(self) -> None:
+        with CancelScope(shield=True):
+            await self.sink.discard()
+
+
+async def check_hash(sink: IncomingFile, declared_sha256: str | None) -> None:
+    """Raise HashMismatch unless `sink` holds what was declared, if anything was."""
+    if declared_sha256 is None:
+        return
+    got = await sink.sha256()
+    if got != declared_sha256:
+        raise HashMismatch(declared_sha256, got)
+
+
+async def publish(place: RootedPath, sink: IncomingFile, hashes: FileHashes) -> None:
+    """Publish `sink` at `place` with its hash beside it; one that would itself be such a hash must be true.
+
+    Raises:
+        SidecarRefused: it is not.
+        NoSpace, FileUnwritable: as the file system says.
+    """
+    name = place.relative.name
+    if not is_sidecar_name(name):
+        await hashes.publish(place, sink)
+    elif not await hashes.publish_sidecar(place, sink):
+        raise SidecarRefused(name)

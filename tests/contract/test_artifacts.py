@@ -1,18 +1,17 @@
-"""Every `ArtifactSource` and `GalleryIndexSource` keeps these promises: the in-memory ones and the real."""
+"""Every `ArtifactSource` keeps these promises: the in-memory ones and the real."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
 from localai_worker.adapters.artifacts.ocifile import ImageFiles
-from localai_worker.adapters.artifacts.readers import ArtifactReaders, GalleryIndexReaders
+from localai_worker.adapters.artifacts.readers import ArtifactReaders
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.domain.errors import (
     ArtifactInvalid,
@@ -26,7 +25,6 @@ from localai_worker.domain.ports.artifacts import (
     ArtifactSource,
     FetchPhase,
     FetchProgress,
-    GalleryIndexSource,
 )
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
 from tests import archives
@@ -261,57 +259,3 @@ async def test_the_in_memory_sources_can_be_taken_offline(tmp_path: Path) -> Non
     stage.source.offline = True
     with pytest.raises(ArtifactUnavailable, match="offline"):
         await stage.source.fetch(uri, stage.into)
-    galleries = InMemoryGalleries({"file:///index.yaml": [{"name": "x"}]}, offline=True)
-    with pytest.raises(ArtifactUnavailable, match="offline"):
-        await galleries.read("file:///index.yaml", trusted_root=tmp_path)
-
-
-INDEX_YAML = b"""\
-- &base
-  name: demo
-  version: 1.10
-  capabilities: {default: cpu-demo}
-- !!merge <<: *base
-  name: cpu-demo
-  uri: ocifile:///demo.tar
-"""
-INDEX: Sequence[Mapping[str, object]] = [
-    {"name": "demo", "version": "1.10", "capabilities": {"default": "cpu-demo"}},
-    {
-        "name": "cpu-demo",
-        "version": "1.10",
-        "capabilities": {"default": "cpu-demo"},
-        "uri": "ocifile:///demo.tar",
-    },
-]
-
-
-@pytest.fixture(params=["memory", "file"])
-def galleries(request: pytest.FixtureRequest, tmp_path: Path) -> GalleryIndexSource:
-    url = f"file://{tmp_path}/index.yaml"
-    if request.param == "memory":
-        return InMemoryGalleries({url: INDEX})
-    (tmp_path / "index.yaml").write_bytes(INDEX_YAML)
-    return GalleryIndexReaders({"file://": FileGalleryIndexes})
-
-
-async def test_an_index_is_read_in_file_order_with_its_scalars_as_text(
-    galleries: GalleryIndexSource, tmp_path: Path
-) -> None:
-    assert list(await galleries.read(f"file://{tmp_path}/index.yaml", trusted_root=tmp_path)) == INDEX
-
-
-async def test_an_index_that_is_not_there_is_unavailable(
-    galleries: GalleryIndexSource, tmp_path: Path
-) -> None:
-    with pytest.raises(ArtifactUnavailable):
-        await galleries.read(f"file://{tmp_path}/other.yaml", trusted_root=tmp_path)
-
-
-@pytest.mark.parametrize("url", ["https://h/index.yaml", "github:org/repo/index.yaml@main", "/index.yaml"])
-async def test_an_index_of_a_kind_nobody_reads_is_refused_by_name(
-    galleries: GalleryIndexSource, tmp_path: Path, url: str
-) -> None:
-    with pytest.raises(UnsupportedSource) as caught:
-        await galleries.read(url, trusted_root=tmp_path)
-    assert (caught.value.uri, caught.value.supported) == (url, ("file://",))

@@ -425,11 +425,11 @@ async def test_an_incoming_file_counts_and_hashes_what_was_written_so_far(case: 
         await incoming.write(chunk)
         content += chunk
         assert incoming.size_bytes == len(content)
-        assert incoming.sha256 == hashlib.sha256(content).hexdigest()
+        assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
     await incoming.publish()
     assert await case.content(case.top / "root" / "file") == content
     assert incoming.size_bytes == len(content)
-    assert incoming.sha256 == hashlib.sha256(content).hexdigest()
+    assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
 
 
 async def test_nobody_sees_an_incoming_file_before_it_is_published(case: Case) -> None:
@@ -598,6 +598,33 @@ async def test_a_directory_cannot_go_out(case: Case, relative: str) -> None:
     await case.filesystem.make_directory(case.top / "root" / "directory")
     with pytest.raises(FileUnreadable):
         await case.filesystem.open_outgoing(case.place(relative))
+
+
+# remove_file
+
+
+async def test_remove_file_takes_a_file_or_a_link_and_not_what_it_points_to(case: Case) -> None:
+    case.put(case.top / "root" / "d" / "file", b"1")
+    case.put(case.top / "root" / "kept", b"2")
+    case.link(case.top / "root" / "d" / "link", case.top / "root" / "kept")
+    case.link(case.top / "root" / "d" / "out", case.top / "outside")
+    for name in ("file", "link", "out", "absent", "file/below", "absent/below", "nul\0", "n" * 256):
+        await case.filesystem.remove_file(case.place(f"d/{name}"))
+    assert await case.names(case.top / "root" / "d") == []
+    assert await case.content(case.top / "root" / "kept") == b"2"
+
+
+async def test_remove_file_takes_no_directory_and_leaves_the_root_by_no_link(case: Case) -> None:
+    case.put(case.top / "outside" / "file", b"theirs")
+    case.put(case.top / "root" / "d" / "file", b"1")
+    case.link(case.top / "root" / "out", case.top / "outside")
+    for relative in ("", "d"):
+        with pytest.raises(FileUnwritable):
+            await case.filesystem.remove_file(case.place(relative))
+    with pytest.raises(PathEscapes):
+        await case.filesystem.remove_file(case.place("out/file"))
+    assert await case.content(case.top / "outside" / "file") == b"theirs"
+    assert await case.content(case.top / "root" / "d" / "file") == b"1"
 
 
 # create_empty

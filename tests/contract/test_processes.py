@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +20,10 @@ from localai_worker.domain.ports.processes import (
     Process,
     Processes,
     ProcessExit,
+    ProcessIdentity,
     ProcessSpec,
     StopSignal,
+    launch_mark,
 )
 from tests.servers import free_port
 
@@ -43,7 +45,7 @@ class Stage(Protocol):
 
     def program(self, name: str) -> ProcessSpec:
         """`sleeps`, `fails` (exit 3, two lines on stderr), `stubborn` (ignores TERM), `leaves_child`,
-        `listens`, `listens_in_child`, `missing`; each is given `--addr 0.0.0.0:<port>`.
+        `listens`, `listens_in_child`, `computes`, `prints`, `missing`; each is given `--addr 0.0.0.0:<port>`.
         """
 
     def output(self, path: Path) -> str: ...
@@ -61,6 +63,8 @@ _SCRIPTS = {
     "leaves_child": "(trap '' TERM; echo up; exec sleep 60) & sleep 60",
     "listens": f'exec {sys.executable} listen.py "$@"',
     "listens_in_child": f'{sys.executable} listen.py "$@" & wait',
+    "computes": "while :; do :; done",
+    "prints": "echo up; sleep 60",
 }
 
 
@@ -107,6 +111,8 @@ class MemoryStage:
                 "leaves_child": FakeProgram(listens_after_s=never, child_outlives=True),
                 "listens": FakeProgram(),
                 "listens_in_child": FakeProgram(),
+                "computes": FakeProgram(busy_s=never),
+                "prints": FakeProgram(stderr="up\n"),
             },
         )
 
@@ -121,6 +127,18 @@ class MemoryStage:
 
     def port_of(self, spec: ProcessSpec) -> int:
         return int(spec.arguments[1].rpartition(":")[2])
+
+
+OWNER = f"{os.getpid():032x}"
+
+
+def _marked(spec: ProcessSpec, launch: str = "1") -> ProcessSpec:
+    return replace(spec, mark=launch_mark(OWNER, launch))
+
+
+def _identity(process: Process) -> ProcessIdentity:
+    assert process.identity is not None
+    return process.identity
 
 
 def _spec(home: Path) -> ProcessSpec:
@@ -279,6 +297,25 @@ async def test_a_listener_of_another_program_is_foreign(stage: Stage, spawn: Spa
     assert await _until_listening(process, stage.port_of(spec)) is Listening.FOREIGN
 
 
+async def test_a_process_that_computes_uses_processor_time(stage: Stage, spawn: Spawn) -> None:
+    process = await spawn(stage.program("computes"))
+    with anyio.fail_after(30):
+        while (await process.work()).cpu_s < 0.1:
+            await anyio.sleep(0.05)
+
+
+async def test_a_process_that_prints_has_output_and_a_sleeping_one_does_no_work(
+    stage: Stage, spawn: Spawn
+) -> None:
+    printing = await spawn(stage.program("prints"))
+    with anyio.fail_after(10):
+        while (await printing.work()).output_bytes != 3:
+            await anyio.sleep(0.01)
+    before = await printing.work()
+    await anyio.sleep(0.2)
+    assert await printing.work() == before
+
+
 async def test_a_missing_program_is_refused(stage: Stage) -> None:
     with pytest.raises(SpawnFailed) as caught:
         await stage.processes.spawn(stage.program("missing"))
@@ -304,3 +341,78 @@ async def test_the_tail_is_bounded_in_lines_and_bytes(stage: Stage, spawn: Spawn
     assert await stage.processes.tail(spec.stderr, lines=1, limit_bytes=1024) == "last red words"
     assert await stage.processes.tail(spec.stderr, lines=9, limit_bytes=6) == "words"
     assert await stage.processes.tail(spec.stderr.with_name("none"), lines=9, limit_bytes=6) == ""
+
+
+async def test_a_living_process_is_found_by_its_identity_and_its_end_is_noticed(
+    stage: Stage, spawn: Spawn
+) -> None:
+    """G-W11, N-B37: how it ended nobody tells, as it is not our child."""
+    process = await spawn(stage.program("sleeps"))
+    found = await stage.processes.find(_identity(process))
+    assert found is not None
+    assert (found.pid, found.identity, found.exit) == (process.pid, process.identity, None)
+    assert found.group_alive()
+    found.signal_group(StopSignal.TERM)
+    with anyio.fail_after(5):
+        assert await found.wait() == ProcessExit()
+        await process.wait()
+    assert found.exit == ProcessExit()
+    assert str(found.exit) == "gone, exit code unknown"
+    assert not found.group_alive()
+    found.signal_group(StopSignal.KILL)
+
+
+@pytest.mark.parametrize("name", ["listens", "listens_in_child"])
+async def test_a_found_process_tells_who_listens(stage: Stage, spawn: Spawn, name: str) -> None:
+    spec = stage.program(name)
+    found = await stage.processes.find(_identity(await spawn(spec)))
+    assert found is not None
+    assert await _until_listening(found, stage.port_of(spec)) is Listening.OWN
+
+
+async def test_what_is_not_the_very_process_is_not_found(stage: Stage, spawn: Spawn) -> None:
+    """N-B37: a number that another process has now, or another run of the system gave, proves nothing."""
+    process = await spawn(stage.program("sleeps"))
+    identity = _identity(process)
+    for other in (
+        replace(identity, started=identity.started + 1),
+        replace(identity, boot="another"),
+        replace(identity, pid=2**22 + 1),
+        replace(identity, pid=2**31 - 1),
+    ):
+        assert await stage.processes.find(other) is None
+    process.signal_group(StopSignal.KILL)
+    with anyio.fail_after(5):
+        await process.wait()
+    assert await stage.processes.find(identity) is None
+
+
+async def test_a_mark_leads_to_every_group_that_carries_it(stage: Stage, spawn: Spawn) -> None:
+    spec = _marked(stage.program("sleeps"), "7")
+    process = await spawn(spec)
+    await spawn(stage.program("sleeps"))
+    (group,) = await stage.processes.marked(OWNER)
+    assert group.mark == launch_mark(OWNER, "7")
+    assert group.process.pid == process.pid
+    assert await stage.processes.marked("somebody") == ()
+    group.process.signal_group(StopSignal.KILL)
+    with anyio.fail_after(5):
+        await group.process.wait()
+        await process.wait()
+    assert await stage.processes.marked(OWNER) == ()
+
+
+async def test_a_mark_leads_to_a_group_whose_leader_has_ended(stage: Stage, spawn: Spawn) -> None:
+    """N-B8: what a backend left behind holds GPU memory too."""
+    spec = _marked(stage.program("leaves_child"))
+    process = await spawn(spec)
+    await _until_up(stage, spec)
+    process.signal_group(StopSignal.TERM)
+    with anyio.fail_after(5):
+        await process.wait()
+    (group,) = await stage.processes.marked(OWNER)
+    assert group.process.exit == ProcessExit()
+    assert group.process.pid == process.pid
+    assert group.process.group_alive()
+    group.process.signal_group(StopSignal.KILL)
+    await _until(lambda: not group.process.group_alive())

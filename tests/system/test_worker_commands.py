@@ -141,7 +141,8 @@ async def test_an_unreadable_gallery_is_named_with_the_reason(
         index.write_text(content)
     error = await node.refused_install("wanted", [Gallery("house", f"file://{index}")])
     assert error.startswith(
-        f'installing backend from gallery: gallery "house" at file://{index} is unreadable'
+        "installing backend from gallery: failed to read gallery elements: "
+        f'gallery "house" at file://{index}: '
     )
     assert why in error
 
@@ -158,7 +159,7 @@ async def test_a_gallery_outside_the_backends_path_is_refused(node: Node) -> Non
 async def test_a_gallery_of_a_kind_nobody_reads_is_refused_with_those_that_are(node: Node) -> None:
     url = "gopher://example.invalid/index.yaml"
     error = await node.refused_install("wanted", [Gallery("house", url)])
-    assert f'no reader for source "{url}"; supported: file://' in error
+    assert f'no reader for source "{url}"; supported: https://' in error
 
 
 @pytest.mark.parametrize("name", ["../models/evil", "/etc", "..", "a/../../evil", "nul\0byte", ""])

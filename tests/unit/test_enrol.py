@@ -20,6 +20,7 @@ from localai_worker.domain.enrol import Enrolment, NodeProfile, NotRegistered
 from localai_worker.domain.errors import FrontendRefused
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.node import NodeId
+from localai_worker.domain.node_identity import IdentityStore
 from localai_worker.domain.ports.filesystem import DiskSpace
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
@@ -55,6 +56,10 @@ class Node:
     profile: dict[str, Any] = field(default_factory=dict)
     token: str = TOKEN
     clients: int = 0
+    identities: IdentityStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identities = IdentityStore(InMemoryFileSystem(), Path("/state/identity.json"))
 
     async def busy(self) -> bool:
         return self.clients > 0
@@ -73,6 +78,8 @@ class Node:
             ),
             capability=lambda hardware: f"{hardware.vendor or 'no'}-gpu",
             busy=self.busy,
+            identities=self.identities,
+            frontend_url="http://frontend:8080",
         )
 
     def calls(self, endpoint: str = "") -> list[FrontendCall]:
@@ -664,3 +671,18 @@ async def test_leaving_a_frontend_that_is_away_is_logged_and_no_error(
     await enrolment.deregister()
     assert "deregistration failed" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# identity on disk
+
+
+async def test_who_the_node_is_stays_on_disk_until_it_leaves() -> None:
+    node = Node()
+    enrolment = node.enrolment()
+    node_id = await enrolment.register()
+    kept = await node.identities.load()
+    assert kept is not None
+    assert (kept.node_id, kept.status, kept.frontend) == (node_id, "healthy", "http://frontend:8080")
+    node.frontend.offline = True
+    await enrolment.drain()
+    assert await node.identities.load() is None, "also where nobody hears of the drain"

@@ -7,8 +7,12 @@ from hypothesis import strategies as st
 from localai_worker.domain.file_names import (
     NAME_LIMIT_BYTES,
     hide_own_files,
+    is_partial_directory_name,
     is_private_name,
     is_sidecar_name,
+    parse_partial_file_name,
+    partial_directory_name,
+    partial_file_name,
     private_name,
     sidecar_of,
     sidecar_subject,
@@ -27,6 +31,27 @@ def test_a_private_name_is_legal_hidden_and_recognised(name: str) -> None:
 
 def test_a_private_name_starts_with_the_name_it_stands_for() -> None:
     assert private_name("model.gguf", "7") == ".model.gguf.7.incoming"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_a_partial_file_has_one_private_directory_by_its_name(name: str) -> None:
+    directory = partial_directory_name(name)
+    assert directory == partial_directory_name(name)
+    assert directory != partial_directory_name(name + "x")
+    assert is_private_name(directory)
+    assert is_partial_directory_name(directory)
+    assert len(directory.encode()) <= NAME_LIMIT_BYTES
+    assert not is_partial_directory_name(private_name(name, "0123456789abcdef"))
+
+
+@pytest.mark.parametrize("sha256", ["", "0123456789abcdef" * 4])
+def test_a_partial_file_says_what_it_will_be(sha256: str) -> None:
+    assert parse_partial_file_name(partial_file_name(sha256, 5368709120)) == (sha256, 5368709120)
+
+
+@pytest.mark.parametrize("name", ["", "x", "unknown", "unknown-", "unknown-x", "-5", "A" * 64 + "-5", "0-1"])
+def test_other_names_are_no_partial_file(name: str) -> None:
+    assert parse_partial_file_name(name) is None
 
 
 @pytest.mark.parametrize("name", ["model.gguf", ".hidden", "x.incoming", ".incomingx"])

@@ -1,4 +1,4 @@
-"""Gallery indexes from local YAML files: text stays text, and nothing hostile gets further than an error."""
+"""Gallery documents in local YAML files: text stays text, and nothing hostile gets further than an error."""
 
 import subprocess
 import sys
@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes, parse_index
-from localai_worker.adapters.artifacts.yaml_text import parse_yaml
+from localai_worker.adapters.galleries.files import FileDocuments
+from localai_worker.adapters.galleries.yaml_text import parse_yaml
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable
+from localai_worker.domain.ports.galleries import PlainText
 
 GOLDEN = Path(__file__).parents[1] / "golden/backends/gallery-index.yaml"
 
 
 def test_the_golden_index_with_its_merge_keys() -> None:
-    entries = parse_index(GOLDEN.read_bytes(), url="file:///index.yaml")
+    entries = parse_yaml(GOLDEN.read_bytes(), uri="file:///index.yaml")
+    assert isinstance(entries, list)
     names = [entry["name"] for entry in entries]
     assert names[:3] == ["demo-engine", "demo-engine-development", "cpu-demo-engine"]
     concrete = entries[2]
@@ -100,14 +102,23 @@ def test_an_alias_bomb_stays_as_small_as_it_was_written() -> None:
     assert len(parsed) == 51
 
 
-@pytest.mark.parametrize("document", [b"name: x\n", b"- x\n", b"- [x]\n", b"word\n", b"- \n"])
-def test_an_index_that_is_no_list_of_mappings_is_refused(document: bytes) -> None:
-    with pytest.raises(ArtifactInvalid):
-        parse_index(document, url="u")
-
-
-def test_an_empty_list_is_an_index() -> None:
-    assert parse_index(b"[]", url="u") == []
+@pytest.mark.parametrize(
+    ("document", "plain"),
+    [
+        ("x: 1.10", True),
+        ("x: '1.10'", False),
+        ('x: "1.10"', False),
+        ("x: |\n  1.10", False),
+        ("x: !!str 1.10", False),
+        ("x:", True),
+        ("x: ''", False),
+        ("x: ~", True),
+    ],
+)
+def test_scalars_without_quotes_are_told_from_those_with(document: str, plain: bool) -> None:
+    parsed = parse_yaml(document.encode(), uri="u")
+    assert isinstance(parsed, dict)
+    assert isinstance(parsed["x"], PlainText) == plain
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="-:[]{}&*<>!|? \n'\"ab", max_size=60).map(str.encode))
@@ -123,7 +134,8 @@ def test_a_thousand_entries_are_all_there() -> None:
     meta = "- &m{0}\n  name: meta{0}\n  version: 1.10\n  capabilities: {{default: cpu-{0}}}\n"
     concrete = "- !!merge <<: *m{0}\n  name: cpu-{0}\n  uri: quay.io/x:{0}\n"
     document = "".join((meta + concrete).format(number) for number in range(500))
-    entries = parse_index(document.encode(), url="u")
+    entries = parse_yaml(document.encode(), uri="u")
+    assert isinstance(entries, list)
     assert len(entries) == 1000
     assert entries[-1]["capabilities"] == {"default": "cpu-499"}
 
@@ -145,8 +157,10 @@ def root(tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("trusted", ["backends", "linked"])
 async def test_an_index_below_the_trusted_root_is_read(root: Path, path: str, trusted: str) -> None:
-    index = await FileGalleryIndexes().read(f"file://{root}/{path}", trusted_root=root / trusted)
-    assert index == [{"name": "inside"}]
+    """G-1.3.4."""
+    document = await FileDocuments().fetch(f"file://{root}/{path}", trusted_root=root / trusted)
+    assert document is not None
+    assert document.content == b"[{name: inside}]"
 
 
 @pytest.mark.parametrize(
@@ -163,30 +177,31 @@ async def test_an_index_below_the_trusted_root_is_read(root: Path, path: str, tr
     ],
 )
 async def test_anything_else_is_unavailable(root: Path, path: str, reason: str) -> None:
+    """G-1.3.4."""
     with pytest.raises(ArtifactUnavailable) as caught:
-        await FileGalleryIndexes().read(f"file://{root}/{path}", trusted_root=root / "backends")
+        await FileDocuments().fetch(f"file://{root}/{path}", trusted_root=root / "backends")
     assert reason in caught.value.reason
 
 
 async def test_a_relative_path_or_a_missing_root_is_unavailable(root: Path) -> None:
     with pytest.raises(ArtifactUnavailable, match="no absolute path"):
-        await FileGalleryIndexes().read("file://index.yaml", trusted_root=root)
+        await FileDocuments().fetch("file://index.yaml", trusted_root=root)
     with pytest.raises(ArtifactUnavailable):
-        await FileGalleryIndexes().read(f"file://{root}/outside.yaml", trusted_root=root / "missing")
+        await FileDocuments().fetch(f"file://{root}/outside.yaml", trusted_root=root / "missing")
     climbing = f"file://{root}/missing/../outside.yaml"
     with pytest.raises(ArtifactUnavailable, match="outside of trusted root"):
-        await FileGalleryIndexes().read(climbing, trusted_root=root / "missing")
+        await FileDocuments().fetch(climbing, trusted_root=root / "missing")
     with pytest.raises(ArtifactUnavailable, match="No such file"):
-        await FileGalleryIndexes().read(f"file://{root}/missing/a.yaml", trusted_root=root / "missing")
+        await FileDocuments().fetch(f"file://{root}/missing/a.yaml", trusted_root=root / "missing")
 
 
 async def test_an_index_too_large_to_be_one_is_refused(root: Path) -> None:
     with pytest.raises(ArtifactInvalid, match="larger than 10 bytes"):
-        await FileGalleryIndexes(limit_bytes=10).read(
+        await FileDocuments(limit_bytes=10).fetch(
             f"file://{root}/backends/sub/index.yaml", trusted_root=root / "backends"
         )
 
 
 def test_the_yaml_library_is_loaded_only_when_an_index_is_read() -> None:
-    code = "import sys, localai_worker.adapters.artifacts.file_index; sys.exit('yaml' in sys.modules)"
+    code = "import sys, localai_worker.adapters.galleries.documents; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

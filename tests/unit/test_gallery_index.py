@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from localai_worker.adapters.artifacts.file_index import parse_index
-from localai_worker.adapters.memory.artifacts import InMemoryGalleries
+from localai_worker.adapters.galleries.yaml_text import parse_yaml
+from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.adapters.memory.galleries import InMemoryGalleries
 from localai_worker.domain.backend import UnsafeBackendName
 from localai_worker.domain.errors import GalleryUnreadable, WorkerError
 from localai_worker.domain.galleries import Gallery
@@ -22,6 +22,8 @@ from localai_worker.domain.gallery_index import (
     NoBackendForHost,
     NoSuchBackend,
 )
+from localai_worker.domain.ports.galleries import GalleryDocument
+from localai_worker.domain.read_galleries import ReadGalleries
 
 GOLDEN = Path(__file__).parents[1] / "golden/backends/gallery-index.yaml"
 DEMO = Gallery("localai", "file:///golden.yaml")
@@ -36,13 +38,16 @@ class Shelf:
     capability: str = "nvidia-cuda-12"
     asked: list[str] = field(default_factory=list)
 
-    async def read(self, url: str, *, trusted_root: Path) -> Any:
+    async def fetch(self, url: str, *, trusted_root: Path, known: str = "") -> GalleryDocument | None:
         self.asked.append(url)
-        return await InMemoryGalleries(dict(self.indexes)).read(url, trusted_root=trusted_root)
+        return await InMemoryGalleries({**self.indexes}).fetch(url, trusted_root=trusted_root, known=known)
+
+    async def parse(self, content: bytes, *, url: str) -> object:
+        return await InMemoryGalleries().parse(content, url=url)
 
     async def choose(self, name: str, *galleries: Gallery) -> GalleryChoice:
-        indexes = GalleryIndexes(self, Path("/backends"), self.capability)
-        return await indexes.choose(name, galleries or (DEMO, SITE))
+        reader = ReadGalleries(self, InMemoryFileSystem(), Path("/backends"))
+        return await GalleryIndexes(reader, self.capability).choose(name, galleries or (DEMO, SITE))
 
     async def names(self, name: str, *galleries: Gallery) -> tuple[str, str]:
         choice = await self.choose(name, *galleries)
@@ -51,7 +56,8 @@ class Shelf:
 
 @pytest.fixture
 def shelf() -> Shelf:
-    golden = list(parse_index(GOLDEN.read_bytes(), url="u"))
+    golden = parse_yaml(GOLDEN.read_bytes(), uri="u")
+    assert isinstance(golden, list)
     return Shelf({DEMO.url: golden, SITE.url: [{"name": "Tool", "uri": "/srv/tool"}]})
 
 
@@ -63,7 +69,7 @@ async def test_an_entry_is_read_with_the_url_of_its_gallery(shelf: Shelf) -> Non
     choice = await shelf.choose("cuda12-demo-engine")
     assert choice.requested is choice.concrete
     read = choice.concrete
-    assert (read.alias, read.version, read.gallery_url) == ("demo-engine", "1.10", DEMO.url)
+    assert (read.alias, read.version, read.gallery.url) == ("demo-engine", "1.10", DEMO.url)
     assert read.sources == ("quay.io/example/local-ai-backends:latest-gpu-nvidia-cuda-12-demo-engine",)
 
 
@@ -205,8 +211,9 @@ async def test_a_meta_backend_that_leads_to_another_is_refused(shelf: Shelf) -> 
 async def test_no_name_and_no_gallery_are_told(shelf: Shelf) -> None:
     with pytest.raises(EmptyBackendName, match=r"^backend name is empty$"):
         await shelf.choose("")
+    reader = ReadGalleries(shelf, InMemoryFileSystem(), Path("/backends"))
     with pytest.raises(NoSuchBackend):
-        await GalleryIndexes(shelf, Path("/backends"), "default").choose("tool", ())
+        await GalleryIndexes(reader, "default").choose("tool", ())
 
 
 async def test_no_more_galleries_are_read_than_needed_and_each_once(shelf: Shelf) -> None:
@@ -229,7 +236,7 @@ async def test_an_unreadable_gallery_is_not_passed_over(
 
 
 async def test_a_gallery_of_an_unsupported_kind_is_named(shelf: Shelf) -> None:
-    github = Gallery("localai", "github:mudler/LocalAI/backend/index.yaml@master")
+    github = Gallery("localai", "oci://quay.io/mudler/index")
     with pytest.raises(GalleryUnreadable, match="no reader for source"):
         await shelf.choose("tool", github)
 

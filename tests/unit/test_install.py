@@ -9,9 +9,10 @@ from typing import Any
 import anyio
 import pytest
 
-from localai_worker.adapters.artifacts.file_index import parse_index
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryGalleries
+from localai_worker.adapters.galleries.yaml_text import parse_yaml
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.adapters.memory.galleries import InMemoryGalleries
 from localai_worker.domain.backend_metadata import BackendMetadata
 from localai_worker.domain.errors import (
     ArtifactUnavailable,
@@ -33,6 +34,7 @@ from localai_worker.domain.install import (
 )
 from localai_worker.domain.installed import InstalledBackend, InstalledBackends
 from localai_worker.domain.ports.artifacts import ArtifactEstimate, FetchedArtifact
+from localai_worker.domain.read_galleries import ReadGalleries
 
 GOLDEN = Path(__file__).parents[1] / "golden/backends"
 GOLDEN_DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -90,7 +92,7 @@ class Node:
             self.filesystem,
             self.installed,
             self.source,
-            GalleryIndexes(self.galleries, BACKENDS, capability),
+            GalleryIndexes(ReadGalleries(self.galleries, self.filesystem, BACKENDS), capability),
             TickingClock(),
         )
 
@@ -139,7 +141,9 @@ class Node:
 @pytest.fixture
 def node() -> Node:
     node = Node()
-    node.list_entries(*parse_index((GOLDEN / "gallery-index.yaml").read_bytes(), url="u"))
+    entries = parse_yaml((GOLDEN / "gallery-index.yaml").read_bytes(), uri="u")
+    assert isinstance(entries, list)
+    node.list_entries(*entries)
     node.offer(CUDA)
     return node
 

@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from localai_worker.adapters.artifacts.file_index import FileGalleryIndexes
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
 from localai_worker.adapters.artifacts.ocifile import ImageFiles
-from localai_worker.adapters.artifacts.readers import ArtifactReaders, GalleryIndexReaders
+from localai_worker.adapters.artifacts.readers import ArtifactReaders
 from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.galleries.documents import GalleryDocumentReaders
+from localai_worker.adapters.galleries.files import FileDocuments
 from localai_worker.adapters.memory.clock import ManualClock
 from localai_worker.domain.backend_metadata import BackendMetadata
 from localai_worker.domain.galleries import Gallery, parse_galleries
 from localai_worker.domain.gallery_index import GalleryIndexes
 from localai_worker.domain.install import InstallBackends, InstallFailed
 from localai_worker.domain.installed import InstalledBackends
+from localai_worker.domain.read_galleries import ReadGalleries
 from tests import archives
 from tests.archives import entry, symlink, tar
 
@@ -38,12 +40,12 @@ def usual_umask() -> Iterator[None]:
 def installer(tmp_path: Path) -> InstallBackends:
     filesystem = LocalFileSystem()
     installed = InstalledBackends(filesystem, tmp_path / "backends", tmp_path / "system", "default")
-    galleries = GalleryIndexReaders({"file://": FileGalleryIndexes})
+    documents = GalleryDocumentReaders({"file://": FileDocuments})
     return InstallBackends(
         filesystem,
         installed,
         ArtifactReaders({"ocifile://": ImageFiles, "/": LocalDirectories}),
-        GalleryIndexes(galleries, installed.backends_path, "default"),
+        GalleryIndexes(ReadGalleries(documents, filesystem, installed.backends_path), "default"),
         ManualClock(),
     )
 

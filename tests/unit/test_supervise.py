@@ -2,24 +2,15 @@
 
 import math
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import anyio
 import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
-from localai_worker.adapters.memory.backend_client import InMemoryBackendClient
-from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
-from localai_worker.adapters.memory.network import InMemoryNetwork
-from localai_worker.adapters.memory.processes import InMemoryProcesses
-from localai_worker.domain.allocate_ports import NoFreePort, PortPool
+from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.domain.allocate_ports import NoFreePort
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.ports.processes import ProcessExit
-from localai_worker.domain.start_backend import BackendStarter
-from localai_worker.domain.stop_group import StopLadder
-from localai_worker.domain.supervise import Supervisor
 from localai_worker.domain.supervision_errors import (
     BackendDied,
     BackendNotReady,
@@ -28,62 +19,13 @@ from localai_worker.domain.supervision_errors import (
     StoppedDuringStartup,
     SupervisorClosed,
 )
+from tests.supervised import BACKENDS, KEY, LLAMA, LLAMA_CPP, Installed, Node
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
-
-_BACKENDS = Path("/node/backends")
-KEY = ReplicaKey("qwen", 0)
-LLAMA = frozenset({"llama-cpp"})
 
 
 @pytest.fixture
 def anyio_backend() -> AnyioBackend:
     return VIRTUAL_TIME
-
-
-@dataclass(frozen=True)
-class Installed:
-    name: str
-
-    @property
-    def run_file(self) -> Path:
-        return _BACKENDS / self.name / "run.sh"
-
-
-LLAMA_CPP = Installed("llama-cpp")
-
-
-@dataclass
-class Node:
-    """A supervisor and the machine below it."""
-
-    machine: InMemoryMachine = field(default_factory=InMemoryMachine)
-    filesystem: InMemoryFileSystem = field(default_factory=InMemoryFileSystem)
-    programs: dict[str, FakeProgram] = field(default_factory=dict)
-    ports: PortPool = field(default_factory=lambda: PortPool(range(50051, 50060)))
-    supervisor: Supervisor = field(init=False)
-
-    def __post_init__(self) -> None:
-        client = InMemoryBackendClient(self.machine)
-        self.supervisor = Supervisor(
-            starter=BackendStarter(
-                processes=InMemoryProcesses(self.machine, self.programs),
-                client=client,
-                filesystem=self.filesystem,
-                environment={"PATH": "/bin"},
-                output_directory=Path("/node/logs"),
-            ),
-            client=client,
-            filesystem=self.filesystem,
-            network=InMemoryNetwork(self.machine),
-            ports=self.ports,
-            ladder=StopLadder(),
-        )
-        self.install("llama-cpp", FakeProgram(listens_after_s=1))
-
-    def install(self, name: str, program: FakeProgram) -> Installed:
-        self.programs[name] = program
-        self.filesystem.put(_BACKENDS / name / "run.sh", b"#!/bin/sh\n")
-        return Installed(name)
 
 
 @pytest.fixture
@@ -141,8 +83,8 @@ async def test_another_backend_for_the_same_model_replaces_the_process(node: Nod
 async def test_a_process_whose_directory_was_replaced_is_not_reused(node: Node) -> None:
     """S-W17: after a reinstall the old process runs from a deleted directory."""
     await node.supervisor.start(KEY, LLAMA_CPP, LLAMA)
-    await node.filesystem.remove_tree(_BACKENDS / "llama-cpp")
-    node.filesystem.put(_BACKENDS / "llama-cpp" / "run.sh", b"new")
+    await node.filesystem.remove_tree(BACKENDS / "llama-cpp")
+    node.filesystem.put(BACKENDS / "llama-cpp" / "run.sh", b"new")
     await node.supervisor.start(KEY, LLAMA_CPP, LLAMA)
     assert len(node.machine.processes) == 2
     assert len(node.machine.running) == 1
@@ -185,7 +127,8 @@ async def test_a_backend_that_dies_at_start_is_reported_with_its_last_words(node
     with pytest.raises(BackendDied) as caught:
         await node.supervisor.start(KEY, broken, frozenset({"broken"}))
     assert str(caught.value) == (
-        "backend process qwen#0 died during startup. Last stderr:\na\nno such library\n(exit code 3)"
+        "backend process qwen#0 died during startup. Last stderr:\na\nno such library\n"
+        "(exit code 3, after 0.5 s)"
     )
     assert node.supervisor.replicas == ()
     assert node.ports.leased == {}
@@ -464,7 +407,7 @@ async def test_leaving_ends_every_process_also_one_that_is_starting() -> None:
 
 async def test_vulkan_drivers_in_the_backend_are_pointed_at(node: Node) -> None:
     """G-F22: without these names a Vulkan backend silently computes on the CPU."""
-    manifests = _BACKENDS / "llama-cpp" / "vulkan" / "icd.d"
+    manifests = BACKENDS / "llama-cpp" / "vulkan" / "icd.d"
     node.filesystem.put(manifests / "radeon.json", b"{}")
     node.filesystem.put(manifests / "intel.json", b"{}")
     node.filesystem.put(manifests / "README", b"")

@@ -1,6 +1,6 @@
 """Which reader a uri goes to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,6 @@ from ...domain.ports.artifacts import (
     ArtifactEstimate,
     ArtifactSource,
     FetchedArtifact,
-    GalleryIndexSource,
     Report,
     approve_any,
     unreported,
@@ -44,16 +43,6 @@ class ArtifactReaders:
 
     async def describe(self, uri: str) -> ArtifactEstimate:
         return await _reader_of(uri, self.readers).describe(uri)
-
-
-@dataclass(frozen=True)
-class GalleryIndexReaders:
-    """A `GalleryIndexSource` made of others, by url prefix in the order they are tried; made when needed."""
-
-    readers: Mapping[str, Callable[[], GalleryIndexSource]]
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        return await _reader_of(url, self.readers).read(url, trusted_root=trusted_root)
 
 
 def _reader_of(uri: str, readers: Mapping[str, Callable[[], Reader]]) -> Reader:

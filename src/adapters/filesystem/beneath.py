@@ -62,7 +62,7 @@ def open_directory(directory: Resolved, *, create: bool = False) -> int:
     descriptor = os.open(directory.root, DIRECTORY)
     try:
         for part in directory.parts:
-            entered = _enter(descriptor, part, create=create)
+            entered = enter(descriptor, part, create=create)
             os.close(descriptor)
             descriptor = entered
     except BaseException:
@@ -172,7 +172,8 @@ def sync_open_directory(descriptor: int) -> None:
             raise
 
 
-def _enter(parent: int, name: str, *, create: bool) -> int:
+def enter(parent: int, name: str, *, create: bool = False) -> int:
+    """A descriptor of the directory `name` in an open one, which may not be a link; the caller closes it."""
     try:
         return os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:

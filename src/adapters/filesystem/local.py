@@ -13,16 +13,21 @@ from anyio import to_thread
 
 from ...domain.errors import FileUnreadable
 from ...domain.file_names import private_name
-from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, RootedPath
-from . import beneath, trees
+from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
+from . import beneath, partials, trees
 from .failures import means_absent, reading, writing
-from .transfers import LocalIncomingFile, LocalOutgoingFile
+from .incoming import LocalIncomingFile
+from .outgoing import LocalOutgoingFile
+from .partials import LocalPartialFile, PartialDigests
 
 R = TypeVar("R")
 
 
 class LocalFileSystem:
     """A `FileSystem` on this machine. Modes are less the process's umask: that is the operator's say."""
+
+    def __init__(self) -> None:
+        self._digests = PartialDigests()
 
     async def stat(self, path: Path) -> FileStat | None:
         return await _in_thread(_found, path, partial(os.stat, path))
@@ -56,6 +61,20 @@ class LocalFileSystem:
 
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> LocalIncomingFile:
         return await _in_thread(LocalIncomingFile, place, mode)
+
+    async def remove_file(self, place: RootedPath) -> None:
+        await _in_thread(_remove_file, place)
+
+    async def find_partial(self, place: RootedPath) -> PartialStat | None:
+        return await _in_thread(_find_partial, place)
+
+    async def open_partial(
+        self, place: RootedPath, *, sha256: str, total_bytes: int, mode: int = 0o644
+    ) -> LocalPartialFile:
+        return await _in_thread(LocalPartialFile, place, sha256, total_bytes, mode, self._digests)
+
+    async def drop_partial(self, place: RootedPath) -> None:
+        await _in_thread(_drop_partial, place)
 
     async def open_outgoing(self, place: RootedPath) -> LocalOutgoingFile | None:
         return await _in_thread(_open_outgoing, place)
@@ -156,6 +175,38 @@ def _space(path: Path) -> DiskSpace | None:
             unit = status.f_frsize
             return DiskSpace(status.f_blocks * unit, status.f_bavail * unit)
     return None
+
+
+def _remove_file(place: RootedPath) -> None:
+    with writing(place.path):
+        if not place.relative.name:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        try:
+            directory = beneath.resolve(RootedPath(place.root, place.relative.parent))
+            with beneath.opened_directory(directory) as parent:
+                os.unlink(place.relative.name, dir_fd=parent)
+        except (OSError, ValueError) as error:
+            if not means_absent(error):
+                raise
+
+
+def _find_partial(place: RootedPath) -> PartialStat | None:
+    with reading(place.path):
+        try:
+            return partials.find_partial(place)
+        except (OSError, ValueError) as error:
+            if means_absent(error) or isinstance(error, IsADirectoryError):
+                return None
+            raise
+
+
+def _drop_partial(place: RootedPath) -> None:
+    with writing(place.path):
+        try:
+            partials.drop_partial(place)
+        except (OSError, ValueError) as error:
+            if not (means_absent(error) or isinstance(error, IsADirectoryError)):
+                raise
 
 
 def _open_outgoing(place: RootedPath) -> LocalOutgoingFile | None:

@@ -1,11 +1,12 @@
 """RAM: the machine's, or less where a control group (a container, a systemd unit) limits it."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 
 from ...domain.ports.hardware import Memory
+from .control_groups import kernel_text, levels, own_path
 
 _NO_LIMIT_BYTES = 0x7FFFFFFFFFFFF000  # what version 1 shows for "none"; Source: LocalAI pkg/xsysinfo
 
@@ -33,47 +34,20 @@ def limited(machine: Memory, sysroot: Path) -> Memory:
 def _groups(sysroot: Path) -> Iterator[tuple[int, int]]:
     """Limit and use, in bytes, of each group with a limit that this process is in."""
     root = sysroot / "sys/fs/cgroup"
-    for level in _levels(root, _own_path(sysroot, "")):
-        text = _text(level / "memory.max")
+    for level in levels(root, own_path(sysroot, "")):
+        text = kernel_text(level / "memory.max")
         if text.isdigit() and int(text):  # "max" is none
             yield int(text), _used(level, "memory.current", "inactive_file")
-    for level in _levels(root / "memory", _own_path(sysroot, "memory")):
-        text = _text(level / "memory.limit_in_bytes")
+    for level in levels(root / "memory", own_path(sysroot, "memory")):
+        text = kernel_text(level / "memory.limit_in_bytes")
         if text and 0 < int(text) < _NO_LIMIT_BYTES:
             yield int(text), _used(level, "memory.usage_in_bytes", "total_inactive_file")
 
 
-def _own_path(sysroot: Path, controller: str) -> PurePosixPath:
-    """This process' place in the hierarchy of `controller`; "" is version 2, which has one for all."""
-    for line in _text(sysroot / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return PurePosixPath(path)
-    return PurePosixPath("/")
-
-
-def _levels(root: Path, own: PurePosixPath) -> Iterator[Path]:
-    """The directories from `own` up to `root`; in a container the path may be one only the host knows."""
-    yield root
-    if ".." not in own.parts:
-        below = own.relative_to("/")
-        for level in (below, *below.parents):
-            if level.parts:
-                yield root / level
-
-
 def _used(level: Path, counter: str, droppable: str) -> int:
-    used_bytes = int(_text(level / counter) or 0)
-    for line in _text(level / "memory.stat").splitlines():
+    used_bytes = int(kernel_text(level / counter) or 0)
+    for line in kernel_text(level / "memory.stat").splitlines():
         key, _, value = line.partition(" ")
         if key == droppable:
             used_bytes -= int(value)
     return max(0, used_bytes)
-
-
-def _text(path: Path) -> str:
-    """The file's text without its line end; "" if there is no such file."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""

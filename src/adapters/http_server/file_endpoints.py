@@ -3,11 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.responses import PlainTextResponse, Response
 
 from ...domain.receive_files import ProbedFile, ReceiveFiles
-from .replies import OutgoingReply, json_reply, local_path_reply, text_reply
+from .replies import OutgoingReply, json_reply, local_path_reply, more_to_come_reply, text_reply
 from .request import FileRequest
 
 TEMPORARY_KEY = "temp"
@@ -63,12 +64,18 @@ class FileEndpoints:
             length_bytes=request.content_length,
             content_range=request.headers.get("content-range"),
         )
+        if isinstance(upload, Path):
+            return local_path_reply(upload)
         try:
             async for chunk in request.body.chunks():
+                if chunk and upload.wanted_bytes == 0:
+                    break  # what follows a range is none of it
                 await upload.write(chunk)
-            return local_path_reply(await upload.finish())
+            path = await upload.finish()
+            return more_to_come_reply(upload.size_bytes) if path is None else local_path_reply(path)
         finally:
             await upload.abort()
+            self.files.ended(upload)
 
     async def _post(self, request: FileRequest) -> Response:
         if request.key != TEMPORARY_KEY:
@@ -114,6 +121,9 @@ def _probe_reply(probed: ProbedFile) -> Response:
     text, path = str(probed.path), os.fsencode(probed.path)
     if text == text.strip() and not any(byte < 0x20 or byte == 0x7F for byte in path):
         reply.raw_headers.append((b"x-local-path", path))
+    reply.headers["accept-ranges"] = "bytes"
+    if probed.target_sha256 is not None:
+        reply.raw_headers.append((b"x-target-sha256", probed.target_sha256.encode()))
     if probed.sha256 is not None:
         reply.raw_headers.append((b"x-content-sha256", probed.sha256.encode()))
     return reply

@@ -10,8 +10,17 @@ from starlette.types import Receive, Scope, Send
 from ...domain.content_range import InvalidContentRange
 from ...domain.errors import NoSpace, PathEscapes, WorkerError
 from ...domain.ports.filesystem import OutgoingFile
-from ...domain.receive_files import InvalidHash, NamesDirectory, RangeNotHeld
-from ...domain.upload import BodyTooLong, BodyTooShort, HashMismatch, SidecarRefused, UploadTooLarge
+from ...domain.upload_errors import (
+    BodyTooLong,
+    BodyTooShort,
+    HashMismatch,
+    InvalidHash,
+    NamesDirectory,
+    OtherUploadHeld,
+    RangeNotHeld,
+    SidecarRefused,
+    UploadTooLarge,
+)
 from ...domain.validate_paths import InvalidKey, KeyRequired
 from .request import ClientStalled, MalformedRequest, RequestBody
 
@@ -30,6 +39,7 @@ STATUS_OF: dict[type[WorkerError], int] = {
     HashMismatch: 400,
     SidecarRefused: 400,
     ClientStalled: 408,
+    OtherUploadHeld: 409,
     RangeNotHeld: 416,
     UploadTooLarge: 413,
     NoSpace: 507,
@@ -58,6 +68,12 @@ def error_reply(error: WorkerError) -> Response:
 def json_reply(content: dict[str, object]) -> Response:
     """A JSON object and a newline; ASCII only, so that any file name survives."""
     return Response(json.dumps(content) + "\n", media_type="application/json")
+
+
+def more_to_come_reply(size_bytes: int) -> Response:
+    """The piece is stored and the file not whole yet. No `Location`: clients would follow it."""
+    headers = {"range": f"bytes=0-{size_bytes - 1}", "x-file-size": str(size_bytes)}
+    return Response(status_code=308, headers=headers)
 
 
 def local_path_reply(path: Path) -> Response:

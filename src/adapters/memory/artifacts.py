@@ -1,4 +1,4 @@
-"""Galleries and payloads in memory, for tests of code that installs backends and for the simulator."""
+"""Payloads in memory, for tests of code that installs backends and for the simulator."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,23 +104,6 @@ class InMemoryAttachments:
             raise ArtifactUnavailable(uri, _OFFLINE)
         found = self.stored.get((uri, digest), [])
         return [each for each in found if each.artifact_type.startswith(artifact_type)]
-
-
-@dataclass
-class InMemoryGalleries:
-    """A `GalleryIndexSource` of indexes by url; the trusted root means nothing to it."""
-
-    indexes: dict[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)
-    offline: bool = False
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        del trusted_root
-        await checkpoint()
-        if self.offline:
-            raise ArtifactUnavailable(url, _OFFLINE)
-        if url not in self.indexes:
-            raise _absent(url, self.indexes)
-        return tuple(self.indexes[url])
 
 
 def _absent(uri: str, stored: Iterable[str]) -> ArtifactMissing | UnsupportedSource:

@@ -1,13 +1,14 @@
 """The server that message buses in memory connect to."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
+from ...domain.bus_credentials import BusCredentials
 from ...domain.ports.bus import BusMessage
 
 if TYPE_CHECKING:
@@ -47,12 +48,18 @@ class InMemoryBroker:
     """The server that buses in memory connect to; what they do to each other happens at once, in order.
 
     `denied_subjects` (wildcards allowed) are refused to every subscriber. Set `offline` to pull the
-    plug for all, or a bus's own `offline` for one; set it back and they are connected again.
+    plug for all, or a bus's own `offline` for one; set it back and they are connected again. `admits` tells
+    which login is good at the moment (None: a client that shows none).
     """
 
     def __init__(
-        self, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, denied_subjects: Iterable[str] = ()
+        self,
+        *,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        denied_subjects: Iterable[str] = (),
+        admits: Callable[[BusCredentials | None], bool] = lambda _: True,
     ) -> None:
+        self._admits = admits
         self.max_payload_bytes = max_payload_bytes
         self.denied_subjects = tuple(denied_subjects)
         self._offline = False
@@ -69,6 +76,16 @@ class InMemoryBroker:
     @offline.setter
     def offline(self, offline: bool) -> None:
         self._offline = offline
+        for bus in tuple(self._buses):
+            bus.flush()
+
+    @property
+    def admits(self) -> Callable[[BusCredentials | None], bool]:
+        return self._admits
+
+    @admits.setter
+    def admits(self, admits: Callable[[BusCredentials | None], bool]) -> None:
+        self._admits = admits
         for bus in tuple(self._buses):
             bus.flush()
 

@@ -9,7 +9,9 @@ from typing import Self
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ...domain.bus_credentials import BusCredentials
 from ...domain.errors import (
+    BusLoginRefused,
     BusUnavailable,
     NoResponders,
     PayloadTooLarge,
@@ -42,6 +44,7 @@ class InMemoryMessageBus:
         self._subscriptions: dict[InMemorySubscription, None] = {}
         self._buffer: deque[BusMessage] = deque()
         self._buffer_bytes = 0
+        self.credentials: BusCredentials | None = None
 
     @property
     def offline(self) -> bool:
@@ -55,7 +58,16 @@ class InMemoryMessageBus:
 
     @property
     def connected(self) -> bool:
-        return self._opened and not self._offline and not self._broker.offline
+        return self._opened and not self._offline and not self._broker.offline and not self.login_refused
+
+    @property
+    def login_refused(self) -> bool:
+        return not self._broker.admits(self.credentials)
+
+    @property
+    def denied(self) -> tuple[str, ...]:
+        listening = self._subscriptions if self.connected else ()
+        return tuple(each.subject for each in listening if self._broker.denies(each.subject))
 
     @property
     def max_payload_bytes(self) -> int:
@@ -67,6 +79,8 @@ class InMemoryMessageBus:
             raise BusUnavailable("memory", "the bus is closed")
         if self._opened:
             raise RuntimeError("open() was called before")
+        if self.login_refused and self.credentials is None and not self._broker.offline:
+            raise BusLoginRefused("memory", "the in-memory broker wants a login")
         self._opened = True
         self._broker.attach(self)
         try:
@@ -76,6 +90,11 @@ class InMemoryMessageBus:
             raise
         if self._closed:
             raise BusUnavailable("memory", "the bus was closed before it was connected")
+
+    async def login(self, credentials: BusCredentials) -> None:
+        await checkpoint()
+        self.credentials = credentials
+        self.flush()
 
     async def close(self) -> None:
         if self._closed:

@@ -18,6 +18,7 @@ class Disk:
     def __init__(self, capacity_bytes: int | None) -> None:
         self.tree = Tree()
         self.capacity_bytes = capacity_bytes
+        self.locked: set[PurePosixPath] = set()  # directories of partial files that are being written
         self._numbers = count(1)
 
     @property
@@ -81,6 +82,12 @@ class Disk:
         """Raise NoSpace unless `size_bytes` more fit."""
         if self.capacity_bytes is not None and self.used_bytes + size_bytes > self.capacity_bytes:
             raise NoSpace(path, f"{self.capacity_bytes} bytes in all; free some and try again")
+
+    def remove_if_empty(self, real: PurePosixPath) -> None:
+        """Remove the directory at the real path if nothing is in it."""
+        node = self.tree.at(real)
+        if isinstance(node, DirectoryNode) and not node.entries:
+            self.tree.detach(real)
 
     def make_directories(self, path: Path, mode: int = NEW_DIRECTORY_MODE) -> None:
         """Create `path` and its missing parents."""

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FileUnwritable
+from ...domain.ports.filesystem import ByteSource
 from .disk import Disk
 from .tree import FileNode
 
@@ -14,15 +15,20 @@ CHUNK_BYTES = 1024 * 1024  # what the port allows
 
 
 class InMemoryIncomingFile:
-    """An `IncomingFile` that lies under a hidden name beside its target, as on a disk."""
+    """An `IncomingFile` at the real path `hidden`, which lies beside its target or below it, as on a disk.
 
-    def __init__(self, disk: Disk, path: Path, target: PurePosixPath, mode: int) -> None:
+    `content` is what is there already.
+    """
+
+    def __init__(
+        self, disk: Disk, path: Path, target: PurePosixPath, hidden: PurePosixPath, mode: int, content: bytes
+    ) -> None:
         self._disk = disk
         self._path = path
         self._target = target
-        self._hidden = target.with_name(disk.hidden_name(target.name))
-        self._content = bytearray()
-        self._digest = hashlib.sha256()
+        self._hidden = hidden
+        self._content = bytearray(content)
+        self._digest = hashlib.sha256(content)
         self._node: FileNode | None = disk.tree.new_file(b"", mode)
         self._node.content = self._content
         disk.tree.attach(self._hidden, self._node)
@@ -31,16 +37,22 @@ class InMemoryIncomingFile:
     def size_bytes(self) -> int:
         return len(self._content)
 
-    @property
-    def sha256(self) -> str:
+    async def sha256(self) -> str:
+        await checkpoint()
         return self._digest.hexdigest()
 
     async def write(self, chunk: bytes) -> None:
         await checkpoint()
-        self._open_node()
-        self._disk.require_room(self._path, len(chunk))
-        self._content += chunk
-        self._digest.update(chunk)
+        self._append(chunk)
+
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        await checkpoint()
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, most_bytes)))
+        done = 0
+        while done < most_bytes and (count := source.readinto(buffer[: most_bytes - done])):
+            self._append(bytes(buffer[:count]))
+            done += count
+        return done
 
     async def publish(self) -> None:
         await checkpoint()
@@ -51,19 +63,45 @@ class InMemoryIncomingFile:
         node.content = bytes(self._content)
         self._disk.tree.touch(node)
         self._disk.tree.attach(self._target, self._disk.tree.detach(self._hidden))
-        self._node = None
+        self._end()
 
     async def discard(self) -> None:
         await checkpoint()
-        if self._node is not None and self._disk.tree.at(self._hidden) is self._node:
-            self._disk.tree.detach(self._hidden)
+        if self._node is not None:
+            if self._disk.tree.at(self._hidden) is self._node:
+                self._disk.tree.detach(self._hidden)
+            self._end()
+
+    def _append(self, chunk: bytes) -> None:
+        node = self._open_node()
+        self._disk.require_room(self._path, len(chunk))
+        self._content += chunk
+        self._digest.update(chunk)
+        self._disk.tree.touch(node)
+
+    def _end(self) -> None:
         self._node = None
 
     def _open_node(self) -> FileNode:
         if self._node is None:
-            msg = f"{self._path} was published or discarded before"
+            msg = f"{self._path} was published, discarded or kept before"
             raise RuntimeError(msg)
         return self._node
+
+
+class InMemoryPartialFile(InMemoryIncomingFile):
+    """A `PartialFile`; its directory is locked on the disk for as long as it is open."""
+
+    async def keep(self) -> None:
+        await checkpoint()
+        if self._node is not None:
+            self._node.content = bytes(self._content)
+            self._end()
+
+    def _end(self) -> None:
+        super()._end()
+        self._disk.locked.discard(self._hidden.parent)
+        self._disk.remove_if_empty(self._hidden.parent)
 
 
 class InMemoryOutgoingFile:

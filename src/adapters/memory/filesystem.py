@@ -4,10 +4,11 @@ from pathlib import Path, PurePosixPath
 
 from anyio.lowlevel import checkpoint
 
-from ...domain.errors import FileUnreadable, FileUnwritable
-from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, RootedPath
+from ...domain.errors import FileInUse, FileUnreadable, FileUnwritable
+from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
+from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from .disk import NEW_DIRECTORY_MODE, Disk
-from .file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile
+from .file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
 from .tree import DirectoryNode, FileNode, LinkNode
 
 UNBOUNDED_BYTES = 1 << 50  # what a file system without a limit says it has
@@ -140,14 +141,56 @@ class InMemoryFileSystem:
 
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> InMemoryIncomingFile:
         await checkpoint()
-        self._disk.beneath(place)
-        if not place.relative.name:
-            raise FileUnwritable(place.path, "is a directory")
+        target = self._target_of(place)
+        hidden = target.with_name(self._disk.hidden_name(target.name))
+        return InMemoryIncomingFile(self._disk, place.path, target, hidden, mode, b"")
+
+    async def remove_file(self, place: RootedPath) -> None:
+        await checkpoint()
         parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
-        self._disk.make_directories(Path(parent))
-        target = parent / place.relative.name
-        self._disk.require_place_for_file(place.path, target)
-        return InMemoryIncomingFile(self._disk, place.path, target, mode)
+        entry = parent / place.relative.name
+        if self._tree.at(entry) is None:
+            return
+        if isinstance(self._tree.at(entry), DirectoryNode):
+            raise FileUnwritable(place.path, "is a directory")
+        self._disk.require_writable_directory(place.path, parent)
+        self._tree.detach(entry)
+
+    async def find_partial(self, place: RootedPath) -> PartialStat | None:
+        await checkpoint()
+        holder = self._partial_directory(place)
+        directory = None if holder is None else self._tree.at(holder)
+        for name, node in directory.entries.items() if isinstance(directory, DirectoryNode) else ():
+            parsed = parse_partial_file_name(name)
+            if parsed is not None and isinstance(node, FileNode):
+                return PartialStat(*parsed, len(node.content))
+        return None
+
+    async def open_partial(
+        self, place: RootedPath, *, sha256: str, total_bytes: int, mode: int = 0o644
+    ) -> InMemoryPartialFile:
+        await checkpoint()
+        target = self._target_of(place)
+        holder = target.with_name(partial_directory_name(target.name))
+        if holder in self._disk.locked:
+            raise FileInUse(place.path)
+        self._disk.make_directories(Path(holder))
+        hidden = holder / partial_file_name(sha256, total_bytes)
+        kept = self._tree.at(hidden)
+        for name in list(self._disk.readable_directory(place.path, holder).entries):
+            self._tree.detach(holder / name)
+        self._disk.locked.add(holder)
+        content = bytes(kept.content) if isinstance(kept, FileNode) else b""
+        return InMemoryPartialFile(self._disk, place.path, target, hidden, mode, content)
+
+    async def drop_partial(self, place: RootedPath) -> None:
+        await checkpoint()
+        holder = self._partial_directory(place)
+        if holder is None or self._tree.at(holder) is None:
+            return
+        if holder in self._disk.locked:
+            raise FileInUse(place.path)
+        self._tree.detach(holder)
 
     async def open_outgoing(self, place: RootedPath) -> InMemoryOutgoingFile | None:
         await checkpoint()
@@ -171,6 +214,25 @@ class InMemoryFileSystem:
             return None
         found = self._tree.walk(real)
         return tuple(path.relative_to(real) for path, node in found if not isinstance(node, DirectoryNode))
+
+    def _target_of(self, place: RootedPath) -> PurePosixPath:
+        """The real path at which a file for `place` can come in, its directory made."""
+        self._disk.beneath(place)
+        if not place.relative.name:
+            raise FileUnwritable(place.path, "is a directory")
+        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
+        self._disk.make_directories(Path(parent))
+        target = parent / place.relative.name
+        self._disk.require_place_for_file(place.path, target)
+        return target
+
+    def _partial_directory(self, place: RootedPath) -> PurePosixPath | None:
+        """Where a partial file of `place` lies if there is one; None when there can be none."""
+        self._disk.beneath(place)
+        if not place.relative.name:
+            return None
+        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
+        return parent / partial_directory_name(place.relative.name)
 
 
 def _kind_of(node: FileNode | DirectoryNode | None) -> FileKind:

@@ -9,23 +9,32 @@ from pathlib import Path
 
 import anyio
 
-from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from ...domain.ports.processes import (
+    Listening,
+    ProcessExit,
+    ProcessIdentity,
+    ProcessSpec,
+    StopSignal,
+    Work,
+)
 from .backend import FakeBackend
 
 _FIRST_PID = 1000
+_TICKS_PER_S = 100  # as Linux counts start times
 
 
 @dataclass(kw_only=True)
 class FakeProgram:
     """What a fake run.sh does. Times are seconds after its start; `math.inf` is never.
 
-    `backend` is served on the port of `--addr` from `listens_after_s` on. `term_s` is how long the leader
-    takes to obey TERM; `child_outlives` leaves a group member behind that only KILL ends;
-    `held_by_kernel` has no signal take effect, as a hung device driver can.
+    `backend` is served on the port of `--addr` from `listens_after_s` on; until `busy_s` it computes.
+    `term_s` is how long the leader takes to obey TERM; `child_outlives` leaves a group member behind that
+    only KILL ends; `held_by_kernel` has no signal take effect, as a hung device driver can.
     """
 
     backend: FakeBackend = field(default_factory=FakeBackend)
     listens_after_s: float = 0.0
+    busy_s: float = 0.0
     exits_after_s: float = math.inf
     exit_code: int = 0
     stderr: str = ""
@@ -48,6 +57,10 @@ class FakeProcess:
     _ended_as: ProcessExit
     _child_killed: bool = False
     _changed: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, round(self.started_s * _TICKS_PER_S), self.machine.boot)
 
     @property
     def exit(self) -> ProcessExit | None:
@@ -87,6 +100,16 @@ class FakeProcess:
             return Listening.NOBODY
         return Listening.OWN if owner is self.backend else Listening.FOREIGN
 
+    async def work(self) -> Work:
+        await anyio.lowlevel.checkpoint()
+        lived_s = min(anyio.current_time(), self._ends_s) - self.started_s
+        outputs = (self.machine.outputs.get(path, "") for path in {self.spec.stdout, self.spec.stderr})
+        return Work(min(lived_s, self.program.busy_s), sum(len(text.encode()) for text in outputs))
+
+    def print(self, text: str, *, stderr: bool = False) -> None:
+        """Write `text` to one of its output files."""
+        self.machine.outputs[self.spec.stderr if stderr else self.spec.stdout] += text
+
     @property
     def port(self) -> int:
         """The port of `--addr host:port`, as LocalAI starts every backend; 0 without one."""
@@ -107,13 +130,16 @@ class InMemoryMachine:
 
     `strangers` are listeners of other programs: port to the backend that answers there (a test steals a
     port here). `connections` counts clients by the port they are connected to; None plays a machine that
-    cannot tell.
+    cannot tell. `oom_kills` is the kernel's count of processes ended for lack of memory, None likewise.
+    Processes live on when the worker that started them is dropped.
     """
 
     processes: list[FakeProcess] = field(default_factory=list)
     strangers: dict[int, FakeBackend] = field(default_factory=dict)
     connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
+    oom_kills: int | None = 0
+    boots: int = 1
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
         """Run `program` as `spec` says; its stderr is there at once."""
@@ -135,11 +161,28 @@ class InMemoryMachine:
         self.processes.append(process)
         return process
 
+    def kill_for_memory(self, process: FakeProcess) -> None:
+        """Have the kernel end `process` because memory ran out."""
+        if self.oom_kills is not None:
+            self.oom_kills += 1
+        process.end(ProcessExit(signal=9))
+
     def listener(self, port: int) -> FakeBackend | None:
         """Who answers on `port` now; a stranger wins, as it was there first."""
         if port in self.strangers:
             return self.strangers[port]
         return next((process.backend for process in self.processes if process.serves(port)), None)
+
+    @property
+    def boot(self) -> str:
+        """Names the run of its system; another one after `reboot`."""
+        return f"boot-{self.boots}"
+
+    def reboot(self) -> None:
+        """End every process with its whole group."""
+        for process in self.processes:
+            process.signal_group(StopSignal.KILL)
+        self.boots += 1
 
     @property
     def running(self) -> tuple[FakeProcess, ...]:

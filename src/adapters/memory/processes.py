@@ -7,8 +7,51 @@ from pathlib import Path
 import anyio
 
 from ...domain.errors import SpawnFailed
-from ...domain.ports.processes import ProcessSpec
+from ...domain.ports.processes import (
+    Listening,
+    MarkedGroup,
+    ProcessExit,
+    ProcessIdentity,
+    ProcessSpec,
+    StopSignal,
+    Work,
+)
 from .machine import FakeProcess, FakeProgram, InMemoryMachine
+
+
+@dataclass(frozen=True)
+class FoundFakeProcess:
+    """A process that another worker started: nobody tells how it ends."""
+
+    started: FakeProcess
+
+    @property
+    def pid(self) -> int:
+        return self.started.pid
+
+    @property
+    def identity(self) -> ProcessIdentity:
+        return self.started.identity
+
+    @property
+    def exit(self) -> ProcessExit | None:
+        return None if self.started.exit is None else ProcessExit()
+
+    async def wait(self) -> ProcessExit:
+        await self.started.wait()
+        return ProcessExit()
+
+    def signal_group(self, signal: StopSignal) -> None:
+        self.started.signal_group(signal)
+
+    def group_alive(self) -> bool:
+        return self.started.group_alive()
+
+    async def listening(self, port: int) -> Listening:
+        return await self.started.listening(port)
+
+    async def work(self) -> Work:
+        return Work(cpu_s=(await self.started.work()).cpu_s)
 
 
 @dataclass
@@ -28,6 +71,19 @@ class InMemoryProcesses:
         if program is None:
             raise SpawnFailed(spec.program, "No such file or directory")
         return self.machine.start(spec, program)
+
+    async def find(self, identity: ProcessIdentity) -> FoundFakeProcess | None:
+        await anyio.lowlevel.checkpoint()
+        found = (process for process in self.machine.running if process.identity == identity)
+        return next((FoundFakeProcess(process) for process in found), None)
+
+    async def marked(self, owner: str) -> tuple[MarkedGroup, ...]:
+        await anyio.lowlevel.checkpoint()
+        return tuple(
+            MarkedGroup(process.spec.mark, FoundFakeProcess(process))
+            for process in self.machine.processes
+            if process.spec.mark.startswith(f"{owner}.") and process.group_alive()
+        )
 
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
         await anyio.lowlevel.checkpoint()

@@ -10,9 +10,10 @@ import anyio
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error, FlushTimeoutError, StaleConnectionError
 
-from ...domain.errors import BusUnavailable
+from ...domain.errors import BusLoginRefused, BusUnavailable
 from .client import VIOLATION, Deliver, LinkClient
 from .servers import Server
+from .signing import Signer
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ FLUSH_S = 5  # LocalAI's bound of the flush behind a subscription
 BUFFER_BYTES = 8 * 1024 * 1024  # nats.go's default for what may wait to be sent
 _END_S = 1.0
 
+# What a server says to a login it does not take, or takes no longer.
+_REFUSALS = ("authorization violation", "user authentication expired", "user authentication revoked")
 _DENIED = re.compile(VIOLATION + r' for subscription to "(?P<subject>[^"]*)"')
 
 
@@ -33,8 +36,9 @@ class LinkLost(Exception):
 class Link:
     """A logged-in connection. `ended` is set once it can carry nothing more, whatever the reason."""
 
-    def __init__(self, server: Server, client: LinkClient) -> None:
+    def __init__(self, server: Server, client: LinkClient, signer: Signer | None) -> None:
         self.server = server
+        self.signer = signer
         self.ended = asyncio.Event()
         self._client = client
         self._denied: dict[str, str] = {}
@@ -48,6 +52,11 @@ class Link:
     def reason(self) -> str:
         """What ended the link, in the server's or the library's words."""
         return self._client.fatal_error or _reason(self._client.last_error or LinkLost("connection lost"))
+
+    @property
+    def login_refused(self) -> bool:
+        """The server ended the link because it no longer takes the login."""
+        return _is_refusal(self.reason)
 
     def discovered(self) -> tuple[Server, ...]:
         """The other servers of the cluster, as this one told; they take the same credentials."""
@@ -64,7 +73,7 @@ class Link:
         Raises:
             LinkLost: the link has ended and the message was not queued, so it can go another way.
         """
-        self._check_alive()
+        self.check_alive()
         try:
             await self._client.publish(subject, payload, reply=reply_to)
         except (Error, OSError) as error:
@@ -75,7 +84,7 @@ class Link:
 
     async def listen(self, subject: str, deliver: Deliver) -> NatsSubscription:
         """Ask the server for `subject`; `confirm` tells when it has answered."""
-        self._check_alive()
+        self.check_alive()
         self._denied.pop(subject.lower(), None)
         try:
             return await self._client.listen(subject, deliver)
@@ -129,15 +138,20 @@ class Link:
             level = logging.DEBUG  # whoever owns the link tells that it has ended
         log.log(level, "message bus %s: %s", self.server, _reason(error))
 
+    def check_alive(self) -> None:
+        """Return while something can still come and go.
+
+        Raises:
+            LinkLost: the link has ended.
+        """
+        if self.ended.is_set():
+            raise LinkLost(self.reason)
+
     def end(self) -> None:
         """Nothing more can come or go."""
         self.ended.set()
         for task in self._confirming:
             task.cancel()
-
-    def _check_alive(self) -> None:
-        if self.ended.is_set():
-            raise LinkLost(self.reason)
 
     async def _round_trips(self) -> None:
         # nats-py writes a flush's PING past its own queue of commands. The first answer shows that the
@@ -150,16 +164,19 @@ class Link:
             self.end()
 
 
-async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None) -> Link:
+async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None, signer: Signer | None) -> Link:
     """Log in at `server`; each step is bounded to 2 s, all to 10 s.
+
+    A server that challenges its clients is shown the JWT of `signer`; any other the login of its address.
 
     With `tls`, or a server named `tls://`, nothing but the server's greeting passes in the clear.
 
     Raises:
+        BusLoginRefused: the server does not take the login this time (`retrying`).
         BusUnavailable: it did not work this time (`retrying`).
     """
     client = LinkClient(force_tls=tls is not None or server.wants_tls)
-    link = Link(server, client)
+    link = Link(server, client, signer)
     client.on_end = link.end
     logged_in = False
 
@@ -175,6 +192,8 @@ async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None) -> L
                 user=server.user,
                 password=server.password,
                 token=server.token,
+                user_jwt_cb=signer.jwt if signer else None,
+                signature_cb=signer.signature if signer else None,
                 name=name or None,
                 tls=tls,
                 error_cb=on_error,
@@ -188,7 +207,9 @@ async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None) -> L
         if not client.is_connected:
             raise ConnectionResetError("the server hung up during the login")  # noqa: TRY301 - same report
     except Exception as error:  # nats-py lets through whatever its transport, TLS or the JSON reader raise
-        raise BusUnavailable(str(server), _reason(error), retrying=True) from error
+        reason = _reason(error)
+        kind = BusLoginRefused if _is_refusal(reason) else BusUnavailable
+        raise kind(str(server), reason, retrying=True) from error
     else:
         logged_in = True
         return link
@@ -196,6 +217,10 @@ async def connect(server: Server, *, name: str, tls: ssl.SSLContext | None) -> L
         if not logged_in:
             logged_in = True  # from here on errors are only logged
             await link.close()
+
+
+def _is_refusal(reason: str) -> bool:
+    return any(refusal in reason.lower() for refusal in _REFUSALS)
 
 
 def _reason(error: BaseException) -> str:

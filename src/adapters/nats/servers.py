@@ -34,11 +34,14 @@ class Server:
     def wants_tls(self) -> bool:
         return self.scheme in {"tls", "wss"}
 
+    @property
+    def has_login(self) -> bool:
+        """The address itself says who logs in."""
+        return self.user is not None or self.token is not None
+
     def __str__(self) -> str:
         """The address as it may be logged: that there are credentials shows, what they are does not."""
-        if self.user is None and self.token is None:
-            return self.url
-        return self.url.replace("://", "://***@", 1)
+        return self.url.replace("://", "://***@", 1) if self.has_login else self.url
 
 
 def parse_servers(text: str) -> tuple[Server, ...]:

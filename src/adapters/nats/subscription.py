@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import anyio
 
@@ -17,20 +17,6 @@ log = logging.getLogger(__name__)
 # What may wait for a slow reader, as in nats.go; beyond it new messages are dropped, and that is said.
 PENDING_MESSAGES = 500_000
 PENDING_BYTES = 64 * 1024 * 1024
-
-
-class Listener(Protocol):
-    """Takes the messages of one subject from whatever connection there is."""
-
-    @property
-    def subject(self) -> str:
-        """What to ask the server for."""
-
-    def deliver(self, message: BusMessage, no_responders: bool) -> None:
-        """Take the next message; `no_responders`: it is the server's "nobody listens"."""
-
-    def end(self) -> None:
-        """No more will come; idempotent."""
 
 
 class NatsSubscription:

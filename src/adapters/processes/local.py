@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -14,11 +13,20 @@ from typing import IO
 from anyio import to_thread
 
 from ...domain.errors import SpawnFailed
-from ...domain.ports.processes import Listening, ProcessExit, ProcessSpec, StopSignal
+from ...domain.ports.processes import (
+    Listening,
+    MarkedGroup,
+    ProcessExit,
+    ProcessIdentity,
+    ProcessSpec,
+    StopSignal,
+    Work,
+)
+from .found import FoundProcess, find_process, marked_groups
 from .listeners import who_listens
-from .proc_table import all_processes, readable
+from .proc_table import MARK_VARIABLE, all_processes, cpu_s_of, read_process, readable, this_boot
+from .signals import SIGNALS
 
-_SIGNALS = {StopSignal.TERM: signal.SIGTERM, StopSignal.KILL: signal.SIGKILL}
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -28,6 +36,8 @@ class LocalProcess:
     """One child and the group it leads; reaped by its own pid, never by `wait(-1)` (N-B9)."""
 
     popen: subprocess.Popen[bytes]
+    identity: ProcessIdentity | None = None
+    outputs: tuple[Path, ...] = ()
     _ended: asyncio.Event = field(default_factory=asyncio.Event)
     _exit: ProcessExit | None = None
 
@@ -48,7 +58,7 @@ class LocalProcess:
 
     def signal_group(self, signal: StopSignal) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, _SIGNALS[signal])
+            os.killpg(self.pid, SIGNALS[signal])
 
     def group_alive(self) -> bool:
         if self.exit is None:
@@ -63,6 +73,9 @@ class LocalProcess:
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)
+
+    async def work(self) -> Work:
+        return await to_thread.run_sync(_work, self.pid, self.outputs)
 
     def watch(self) -> None:
         """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
@@ -99,18 +112,24 @@ class LocalProcesses:
 
     async def spawn(self, spec: ProcessSpec) -> LocalProcess:
         try:
-            popen = await to_thread.run_sync(_start, spec)
+            popen, identity = await to_thread.run_sync(_start, spec)
         except OSError as error:
             raise SpawnFailed(spec.program, error.strerror or str(error)) from error
-        process = LocalProcess(popen)
+        process = LocalProcess(popen, identity, (spec.stdout, spec.stderr))
         process.watch()
         return process
+
+    async def find(self, identity: ProcessIdentity) -> FoundProcess | None:
+        return find_process(identity)
+
+    async def marked(self, owner: str) -> tuple[MarkedGroup, ...]:
+        return await marked_groups(owner)
 
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
         return await to_thread.run_sync(_read_tail, path, lines, limit_bytes)
 
 
-def _start(spec: ProcessSpec) -> subprocess.Popen[bytes]:
+def _start(spec: ProcessSpec) -> tuple[subprocess.Popen[bytes], ProcessIdentity | None]:
     mode = spec.program.stat().st_mode
     if not spec.program.is_file():
         raise IsADirectoryError(21, "not a regular file")
@@ -121,16 +140,19 @@ def _start(spec: ProcessSpec) -> subprocess.Popen[bytes]:
         if path.exists():
             path.replace(path.with_name(path.name + ".previous"))
     with _append(spec.stdout) as stdout, _append(spec.stderr) as stderr:
-        return subprocess.Popen(
+        popen = subprocess.Popen(
             [spec.program.name, *spec.arguments],
             executable=spec.program,
             cwd=spec.directory,
-            env=dict(spec.environment),
+            env={**spec.environment, MARK_VARIABLE: spec.mark} if spec.mark else dict(spec.environment),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
         )
+    # Nobody but this handle reaps it, so its entry is still there even if it has ended already.
+    entry = read_process(popen.pid) if this_boot() else None
+    return popen, ProcessIdentity(entry.pid, entry.started, this_boot()) if entry else None
 
 
 def _append(path: Path) -> IO[bytes]:
@@ -141,7 +163,14 @@ def _any_running_member(group: int) -> bool:
     """Whether a member of `group` runs that is no zombie; True where the system does not tell."""
     if not readable():
         return True
-    return any(process.group == group and process.state not in {"Z", "X"} for process in all_processes())
+    return any(process.group == group and process.running for process in all_processes())
+
+
+def _work(group: int, outputs: tuple[Path, ...]) -> Work:
+    return Work(
+        cpu_s=cpu_s_of(group),
+        output_bytes=sum(path.stat().st_size for path in outputs if path.exists()),
+    )
 
 
 def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:

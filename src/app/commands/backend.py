@@ -7,10 +7,12 @@ import anyio
 
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import ReplicaKey
+from ...domain.deaths import Deaths
 from ...domain.delete_backend import DeleteBackend, DeletionFailed
 from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.galleries import Gallery, parse_galleries
 from ...domain.install import InstallBackends
+from ...domain.install_progress import InstallStep, Listen, unheard
 from ...domain.installed import InstalledBackends
 from ...domain.messages.backend import (
     BackendDeleteReply,
@@ -22,8 +24,12 @@ from ...domain.messages.backend import (
     BackendUpgradeRequest,
 )
 from ...domain.messages.backend_list import BackendListReply, NodeBackendInfo
+from ...domain.messages.backend_progress import InstallPhase
+from ...domain.messages.subjects import NodeSubjects
+from ...domain.ports.bus import MessageBus
 from ...domain.replace_backend import ReplaceBackend, ReplacementFailed, WantedBackend
 from ...domain.supervise import Supervisor
+from .progress import progress_events
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +43,27 @@ class BackendCommands:
     supervisor: Supervisor
     deletion: DeleteBackend
     replacement: ReplaceBackend
+    deaths: Deaths
     addresses: NodeAddresses
     galleries: tuple[Gallery, ...]
+    bus: MessageBus
 
-    async def install(self, request: BackendInstallRequest) -> BackendInstallReply:
-        """Install what is missing, or with `force` anew, start it, and tell where it listens."""
+    async def install(self, subjects: NodeSubjects, request: BackendInstallRequest) -> BackendInstallReply:
+        """Install what is missing, or with `force` anew, start it, and tell where it listens.
+
+        A request with an `op_id` is followed by progress events while it runs.
+        """
+        if not request.op_id:
+            return await self._install(request, unheard)
+        async with progress_events(
+            self.bus, subjects, op_id=request.op_id, backend=request.backend or request.name
+        ) as events:
+            reply = await self._install(request, events.listen)
+            if reply.success:
+                events.succeeded()
+            return reply
+
+    async def _install(self, request: BackendInstallRequest, listen: Listen) -> BackendInstallReply:
         log.info(
             "install: backend=%s model=%s replica=%d force=%s",
             request.backend,
@@ -54,7 +76,7 @@ class BackendCommands:
         if request.force:
             own = ReplicaKey(model, request.replica_index) if model else None
             try:
-                backend = (await self.replacement.replace(wanted, own)).backend
+                backend = (await self.replacement.replace(wanted, own, listen)).backend
             except ReplacementFailed as error:
                 log.warning("install failed: backend=%s error=%s", request.backend, error)
                 return BackendInstallReply.failed(str(error))
@@ -65,19 +87,37 @@ class BackendCommands:
                 uri=wanted.uri,
                 name=wanted.name,
                 alias=wanted.alias,
+                listen=listen,
             )
+        listen(InstallStep(InstallPhase.STARTING, backend.name))
         key = ReplicaKey(model or backend.name, request.replica_index)
         port = await self.supervisor.start(key, backend, await self.installed.identity(backend.name))
-        return BackendInstallReply(success=True, address=self.addresses.advertised(port))
+        died = self.deaths.untold(key)
+        return BackendInstallReply(
+            success=True,
+            address=self.addresses.advertised(port),
+            previous_death=str(died) if died else "",
+        )
 
-    async def upgrade(self, request: BackendUpgradeRequest) -> BackendUpgradeReply:
-        """Stop the backend's processes and install it anew; nothing is started."""
+    async def upgrade(self, subjects: NodeSubjects, request: BackendUpgradeRequest) -> BackendUpgradeReply:
+        """Stop the backend's processes and install it anew; nothing is started. Events as for an install."""
+        if not request.op_id:
+            return await self._upgrade(request, unheard)
+        async with progress_events(
+            self.bus, subjects, op_id=request.op_id, backend=request.backend or request.name
+        ) as events:
+            reply = await self._upgrade(request, events.listen)
+            if reply.success:
+                events.succeeded()
+            return reply
+
+    async def _upgrade(self, request: BackendUpgradeRequest, listen: Listen) -> BackendUpgradeReply:
         log.info("upgrade: backend=%s", request.backend)
         wanted = self._wanted(request)
         has_key = request.backend and request.replica_index >= 0
         own = ReplicaKey(request.backend, request.replica_index) if has_key else None
         try:
-            replaced = await self.replacement.replace(wanted, own)
+            replaced = await self.replacement.replace(wanted, own, listen)
         except ReplacementFailed as error:
             why = error.during("upgrade")
             log.warning("upgrade failed: backend=%s error=%s", request.backend, why)

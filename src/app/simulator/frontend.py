@@ -5,6 +5,7 @@ Sources: LocalAI core/services/nodes/router.go, core/config/distributed_config.g
 
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,8 +170,7 @@ class SimulatedFrontend(NodeCommands):
             FileUnreadable: of a local file.
             StagingFailed: or another error of the stager; what was staged before it stays.
         """
-        make_stager = self.stager or self._http_stager
-        stager = make_stager(self.registry.row(node_id).http_address)
+        stager = self.stager_for(node_id)
         remote: dict[str, str] = {}
         staged_bytes = 0
         try:
@@ -184,14 +184,26 @@ class SimulatedFrontend(NodeCommands):
         self._staged_bytes[node_id, tracking_key] = staged_bytes
         return remote
 
+    def stager_for(self, node_id: NodeId) -> Stager:
+        """A stager for the node's files; the caller closes it."""
+        return (self.stager or self._http_stager)(self.registry.row(node_id).http_address)
+
     async def load_model(self, address: str, model: ModelToLoad) -> None:
         """Have the backend at `address` load `model`, and note its row: one request is reserved for it.
 
         Raises:
             ModelLoadFailed, BackendUnavailable: as the gRPC client; no row is made, nothing is stopped.
         """
-        await self.inference.load_model(address, model, timeout_s=self._load_s(address))
+        await self.inference.load_model(address, model, timeout_s=self.load_s(address))
+        self.note_loaded(address)
+
+    def note_loaded(self, address: str) -> None:
+        """A model was loaded at `address`: note its row, with one request reserved for it."""
         self._placements.loaded(address)
+
+    def in_flight(self, address: str) -> AbstractContextManager[None]:
+        """Count a request to `address`; the first one after a load also ends the load's reservation."""
+        return self._placements.in_flight(address)
 
     async def embed(self, address: str, text: str) -> tuple[float, ...]:
         """The embedding of `text`; it counts as in flight while it runs.
@@ -201,13 +213,14 @@ class SimulatedFrontend(NodeCommands):
         Raises:
             BackendUnavailable: as the gRPC client.
         """
-        with self._placements.in_flight(address):
+        with self.in_flight(address):
             return await self.inference.embed(address, text, timeout_s=EMBED_S)
 
     def _http_stager(self, http_address: str) -> HttpStager:
         return HttpStager(http_address, self.token, self.registry.generation)
 
-    def _load_s(self, address: str) -> float:
+    def load_s(self, address: str) -> float:
+        """How long LoadModel at `address` may take, in seconds."""
         placed = self._placements.get(address)
         if self._is_seed or placed is None:
             return SEED_LOAD_S

@@ -5,7 +5,6 @@ with the `async with` block, whatever happens.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,36 +22,15 @@ from ...adapters.memory.frontend import InMemoryFrontend
 from ...adapters.nats.bus import NatsMessageBus
 from ...adapters.network.local import LocalNetwork
 from ...adapters.system_clock import SystemClock
-from ...domain.errors import WorkerError
+from .failures import PartFailed, last_lines
 from .frontend import SimulatedFrontend
 from .frontend_http import frontend_app
+from .nats_server import NatsServer
 
 TOKEN = "demo-token"  # noqa: S105 - of clusters that live for seconds, on loopback
 _COMES_UP_S = 20.0
 _GOES_DOWN_S = 60.0
-_LOG_TAIL_LINES = 20
 _PORTS_PER_WORKER = 40  # the first one for HTTP, the others for backends
-
-
-@dataclass(eq=False)
-class ServerMissing(WorkerError):
-    """A server program the cluster needs is not installed."""
-
-    program: str
-
-    def __str__(self) -> str:
-        return f"{self.program} is not installed; install localai-worker[demo], which brings it"
-
-
-@dataclass(eq=False)
-class PartFailed(WorkerError):
-    """A process of the cluster ended or did not come up; `log` are its last lines."""
-
-    what: str
-    log: str
-
-    def __str__(self) -> str:
-        return f"{self.what}; its last words:\n{self.log or '(nothing)'}"
 
 
 @dataclass
@@ -64,6 +42,7 @@ class WorkerProcess:
     directory: Path
     log: Path
     base_port: int
+    environment: Mapping[str, str] = field(default_factory=dict)  # what it was given besides the cluster's
     stopping: bool = False
 
     @property
@@ -103,7 +82,7 @@ class WorkerProcess:
 
     def tail(self) -> str:
         """The last lines of its log."""
-        return _tail(self.log)
+        return last_lines(self.log)
 
 
 @dataclass
@@ -113,30 +92,45 @@ class LocalCluster:
     directory: Path
     registry: InMemoryFrontend
     frontend: SimulatedFrontend
-    nats_port: int
+    nats: NatsServer
     frontend_port: int
     token: str
     workers: list[WorkerProcess] = field(default_factory=list)
     _next_port: int = 0  # a worker that is starting has not bound its ports yet
+
+    @property
+    def nats_port(self) -> int:
+        """Where its NATS server listens."""
+        return self.nats.port
 
     def home(self, name: str) -> Path:
         """The directory of the worker `name`: `backends`, `models` and its other directories below it."""
         return self.directory / name
 
     async def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """Start a worker process called `name`.
+        """Start a worker process called `name`, on ports of its own.
 
         It is up when `SimulatedFrontend.wait_for_node` and then `wait_until_it_answers` have returned.
         """
-        home = self.home(name)
-        home.mkdir(parents=True, exist_ok=True)
         http_port = _free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
         self._next_port = http_port + _PORTS_PER_WORKER
-        base_port = http_port + 1
+        return await self._start(name, environment or {}, http_port + 1)
+
+    async def restart_worker(self, worker: WorkerProcess) -> WorkerProcess:
+        """Start a worker that has ended anew, with its settings, directories and ports."""
+        await worker.process.wait()
+        await worker.process.aclose()
+        self.workers.remove(worker)
+        return await self._start(worker.name, worker.environment, worker.base_port)
+
+    async def _start(self, name: str, environment: Mapping[str, str], base_port: int) -> WorkerProcess:
+        home = self.home(name)
+        home.mkdir(parents=True, exist_ok=True)
+        http_port = base_port - 1
         settings = {
             "LOCALAI_ADDR": f"127.0.0.1:{base_port}",
             "LOCALAI_HTTP_ADDR": f"127.0.0.1:{http_port}",
-            "LOCALAI_GRPC_MAX_PORT": str(self._next_port - 1),
+            "LOCALAI_GRPC_MAX_PORT": str(http_port + _PORTS_PER_WORKER - 1),
             "LOCALAI_NODE_NAME": name,
             "LOCALAI_REGISTER_TO": f"http://127.0.0.1:{self.frontend_port}",
             "LOCALAI_REGISTRATION_TOKEN": self.token,
@@ -151,13 +145,13 @@ class LocalCluster:
             process = await anyio.open_process(
                 [sys.executable, "-m", "localai_worker", "run"],
                 cwd=home,
-                env={**inherited, **settings, **(environment or {})},
+                env={**inherited, **settings, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        worker = WorkerProcess(name, process, home, log, base_port)
+        worker = WorkerProcess(name, process, home, log, base_port, environment)
         self.workers.append(worker)
         return worker
 
@@ -169,63 +163,28 @@ async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator
     Raises:
         ServerMissing, PartFailed: the NATS server cannot be started.
     """
-    nats_port = _free_ports(1)
-    async with _nats_server(directory, nats_port), anyio.create_task_group() as tasks:
+    nats = NatsServer(directory, _free_ports(1))
+    async with anyio.create_task_group() as tasks:
         registry = InMemoryFrontend(token=token, clock=SystemClock())
         http = HttpServer(frontend_app(registry), "127.0.0.1", 0)
         frontend_port: int = await tasks.start(http.serve)
-        bus = NatsMessageBus(f"nats://127.0.0.1:{nats_port}", client_name="simulated-frontend")
-        with anyio.fail_after(_COMES_UP_S):
-            await bus.open()
+        bus = NatsMessageBus(f"nats://127.0.0.1:{nats.port}", client_name="simulated-frontend")
         frontend = SimulatedFrontend(
             bus=bus, registry=registry, inference=GrpcBackendClient(token), token=token
         )
-        cluster = LocalCluster(directory, registry, frontend, nats_port, frontend_port, token)
+        cluster = LocalCluster(directory, registry, frontend, nats, frontend_port, token)
         try:
+            await nats.start()
+            with anyio.fail_after(_COMES_UP_S):
+                await bus.open()
             yield cluster
         finally:
             with anyio.CancelScope(shield=True):
                 for worker in cluster.workers:
                     await _end(worker)
                 await bus.close()
+                await nats.stop()
             tasks.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _nats_server(directory: Path, port: int) -> AsyncIterator[None]:
-    program = shutil.which(
-        "nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    )
-    if program is None:
-        raise ServerMissing("nats-server")
-    log = directory / "nats-server.log"
-    server = await anyio.open_process(
-        [program, "--addr", "127.0.0.1", "--port", str(port), "--log", str(log)],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        with anyio.move_on_after(_COMES_UP_S) as limit:
-            while LocalNetwork().can_listen(port):
-                if server.returncode is not None:
-                    raise PartFailed(f"nats-server ended with exit code {server.returncode}", _tail(log))
-                await anyio.sleep(0.02)
-        if limit.cancelled_caught:
-            raise PartFailed(f"nats-server does not listen after {_COMES_UP_S:g} s", _tail(log))
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            if server.returncode is None:
-                server.terminate()
-            with anyio.move_on_after(5) as limit:
-                await server.wait()
-            if limit.cancelled_caught:
-                server.kill()
-                await server.wait()
-            await server.aclose()
 
 
 async def _end(worker: WorkerProcess) -> None:
@@ -248,9 +207,3 @@ def _free_ports(count: int, *, from_port: int = 0) -> int:
         if all(network.can_listen(port) for port in range(first, first + count)):
             return first
     raise PartFailed(f"no {count} consecutive free TCP ports between 20000 and 32000", "")
-
-
-def _tail(log: Path) -> str:
-    if not log.exists():
-        return ""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])

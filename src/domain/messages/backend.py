@@ -57,7 +57,8 @@ class BackendInstallReply(WireObject):
     """What became of an install; `success` is always sent.
 
     `address` is the `host:port` the frontend dials. A success without it sends the frontend to the
-    node's base address, where another model may listen: never reply one.
+    node's base address, where another model may listen: never reply one. `previous_death` is ours, and
+    frontends skip what they do not know: how the replica's last process ended, if nobody asked it to.
     """
 
     _always = ("success",)
@@ -65,6 +66,7 @@ class BackendInstallReply(WireObject):
     success: bool
     address: str = ""
     error: str = ""
+    previous_death: str = ""
 
     @classmethod
     def failed(cls, error: str) -> Self:
@@ -82,6 +84,7 @@ class BackendInstallReply(WireObject):
             success=read_bool(fields, "success"),
             address=read_text(fields, "address"),
             error=read_text(fields, "error"),
+            previous_death=read_text(fields, "previous_death"),
         )
 
 

@@ -1,6 +1,6 @@
-"""Where backends come from: gallery indexes and the payloads they point to."""
+"""Where backends come from: the payloads that galleries and requests point to."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -131,19 +131,4 @@ class ImageAttachments(Protocol):
             UnsupportedSource: `uri` is no image in a registry.
             ArtifactUnavailable: the registry cannot be reached, or refuses.
             ArtifactInvalid: what is attached is broken, or larger than 4 MiB.
-        """
-
-
-class GalleryIndexSource(Protocol):
-    """Reads gallery indexes."""
-
-    async def read(self, url: str, *, trusted_root: Path) -> Sequence[Mapping[str, object]]:
-        """The entries of the index at `url`, in file order, every scalar as the text it was written as.
-
-        `file://` urls must lie below `trusted_root` (symlinks resolved on both sides).
-
-        Raises:
-            ArtifactUnavailable: it cannot be fetched, or lies outside the trusted root.
-            ArtifactInvalid: it is not a YAML list of mappings.
-            UnsupportedSource: no reader for this scheme.
         """

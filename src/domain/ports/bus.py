@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..bus_credentials import BusCredentials
+
 
 @dataclass(frozen=True, slots=True)
 class BusMessage:
@@ -31,12 +33,21 @@ class MessageBus(Protocol):
     """Publish, subscribe and request by subject, with NATS' subject rules (`*` one token, `>` the rest).
 
     At-most-once, no persistence: who is not subscribed when a message is sent never sees it.
-    A bus reconnects for ever by itself once opened; subscriptions survive a reconnect.
+    A bus reconnects for ever by itself once opened; subscriptions survive a reconnect. The server is asked
+    for each of them again then, and a subject it denies from now on is told in the log and in `denied`.
     """
 
     @property
     def connected(self) -> bool:
         """True while a message published now would reach the server."""
+
+    @property
+    def login_refused(self) -> bool:
+        """True while the server does not take our login: it is wrong, withdrawn or expired."""
+
+    @property
+    def denied(self) -> tuple[str, ...]:
+        """The subjects of subscriptions that the server refuses us since the last reconnect."""
 
     @property
     def max_payload_bytes(self) -> int:
@@ -48,7 +59,16 @@ class MessageBus(Protocol):
         Failed attempts are logged with the server's masked name and repeated every 2 s.
 
         Raises:
-            BusUnavailable: the address or the credentials are malformed, so retrying cannot help.
+            BusLoginRefused: the server wants a login, and neither its address nor `login` gave one; the
+                bus can be opened again.
+            BusUnavailable: the address or the TLS files are malformed, so retrying cannot help.
+        """
+
+    async def login(self, credentials: BusCredentials) -> None:
+        """Log in with `credentials` from now on, also before `open`.
+
+        A connected bus moves to a connection of the new login and neither loses nor doubles a message;
+        if the server refuses it, that is logged, and the bus keeps the old connection while it lasts.
         """
 
     async def close(self) -> None:

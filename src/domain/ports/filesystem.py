@@ -53,6 +53,22 @@ class RootedPath:
         return self.root / self.relative
 
 
+@dataclass(frozen=True, slots=True)
+class PartialStat:
+    """What came so far of a file that is expected to hash to `sha256` (empty: not known) once it is whole."""
+
+    sha256: str
+    total_bytes: int
+    size_bytes: int
+
+
+class ByteSource(Protocol):
+    """Bytes from outside, a socket or an answer's body, read from a worker thread."""
+
+    def readinto(self, buffer: memoryview) -> int | None:
+        """Fill the beginning of `buffer`; how many bytes came, 0 at the end, None when there are none now."""
+
+
 class IncomingFile(Protocol):
     """A file being written under a private name; nobody sees it before `publish`.
 
@@ -63,12 +79,24 @@ class IncomingFile(Protocol):
     def size_bytes(self) -> int:
         """Bytes written so far."""
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the bytes written so far, 64 lower-case hex digits."""
+    async def sha256(self) -> str:
+        """Hash of the bytes written so far, 64 lower-case hex digits; the event loop runs on meanwhile.
+
+        Raises:
+            NoSpace, FileUnwritable: the bytes did not fit.
+        """
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`.
+
+        Raises:
+            NoSpace, FileUnwritable: the bytes did not fit; discard.
+        """
+
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        """Append what `source` gives until it pauses or ends, at most `most_bytes`; how many bytes.
+
+        What `source` raises passes through; the bytes before it are appended.
 
         Raises:
             NoSpace, FileUnwritable: the bytes did not fit; discard.
@@ -85,6 +113,21 @@ class IncomingFile(Protocol):
 
     async def discard(self) -> None:
         """Drop what was written; idempotent, also after `publish` (then nothing happens)."""
+
+
+class PartialFile(IncomingFile, Protocol):
+    """An incoming file of which `keep` leaves what came, for a later attempt, also by another process.
+
+    Exactly one of `publish`, `discard` and `keep` ends it; after a crash it is as if kept. `size_bytes` and
+    `sha256` count what earlier attempts wrote.
+    """
+
+    async def keep(self) -> None:
+        """End this attempt and leave what was written; idempotent, also after another end.
+
+        Raises:
+            NoSpace, FileUnwritable: the last bytes did not fit; those before them are left.
+        """
 
 
 class OutgoingFile(Protocol):
@@ -187,6 +230,45 @@ class FileSystem(Protocol):
         Raises:
             PathEscapes: a symlink leads out of the root.
             NoSpace, FileUnwritable: no file can be made there (a directory stands in the way).
+        """
+
+    async def remove_file(self, place: RootedPath) -> None:
+        """Remove the file or link (not what it points to) at `place`; a missing one is fine.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileUnwritable: it cannot be removed, or is a directory.
+        """
+
+    async def find_partial(self, place: RootedPath) -> PartialStat | None:
+        """What earlier attempts left of `place`, or a running one wrote; None when there is nothing.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileUnreadable: it is not ours to read.
+        """
+
+    async def open_partial(
+        self, place: RootedPath, *, sha256: str, total_bytes: int, mode: int = 0o644
+    ) -> PartialFile:
+        """Go on with, or start, the partial file of `place` that will have this hash and size.
+
+        A place has one partial file: one of another hash or size is dropped. Missing parents are created
+        (0750). An empty `sha256` is not known.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileInUse: it is being written, by us or another process.
+            NoSpace, FileUnwritable: no file can be made there (a directory stands in the way).
+        """
+
+    async def drop_partial(self, place: RootedPath) -> None:
+        """Remove the partial file of `place`; a missing one is fine.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            FileInUse: it is being written.
+            FileUnwritable: it cannot be removed.
         """
 
     async def open_outgoing(self, place: RootedPath) -> OutgoingFile | None:

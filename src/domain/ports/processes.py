@@ -1,5 +1,6 @@
 """Processes: backends run as children in process groups of their own, their output in files."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,8 @@ class ProcessSpec:
     The program runs as `directory/program.name` with `directory` as working directory, stdin from the
     null device, and stdout and stderr appended to the two files. They start empty: what an earlier
     process left there is kept beside as `<name>.previous`; missing parents are created, mode 0700.
-    `environment` is complete: nothing is inherited besides.
+    `environment` is complete: nothing is inherited besides. A `mark` (see `launch_mark`) goes into it
+    too; by it a process and whatever it starts is recognised after a crash of the worker.
     """
 
     program: Path
@@ -22,11 +24,25 @@ class ProcessSpec:
     environment: Mapping[str, str]
     stdout: Path
     stderr: Path
+    mark: str = ""
 
     @property
     def directory(self) -> Path:
         """The working directory: where the program lies."""
         return self.program.parent
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """Which process `pid` was, so that no other that gets the same number is ever taken for it.
+
+    `started` is the kernel's own start time, `boot` names the run of the system that counts it (and the
+    container, where process ids are counted in one); both only compare.
+    """
+
+    pid: int
+    started: int
+    boot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,16 @@ class ProcessExit:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            return f"killed by signal {self.signal}"
+            return f"killed by signal {self.signal}{_name_of(self.signal)}"
         return f"exit code {self.code}" if self.code is not None else "gone, exit code unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a process group has done so far; a figure that the system does not tell stays 0."""
+
+    cpu_s: float = 0.0  # of all cores together
+    output_bytes: int = 0  # what lies in its output files
 
 
 class Listening(Enum):
@@ -52,6 +76,13 @@ class Listening(Enum):
     OWN = "own"  # the process or a descendant of it
     FOREIGN = "foreign"  # somebody else
     UNKNOWN = "unknown"  # somebody; the platform does not say who
+
+
+def _name_of(number: int) -> str:
+    try:
+        return f" ({signal.Signals(number).name})"
+    except ValueError:  # a real-time signal, or one this platform lacks
+        return ""
 
 
 class StopSignal(Enum):
@@ -69,6 +100,10 @@ class Process(Protocol):
         """Process id, equal to the id of its process group."""
 
     @property
+    def identity(self) -> ProcessIdentity | None:
+        """What `Processes.find` finds it again by; None where the platform cannot tell."""
+
+    @property
     def exit(self) -> ProcessExit | None:
         """How the leader ended; None while it lives."""
 
@@ -84,6 +119,17 @@ class Process(Protocol):
     async def listening(self, port: int) -> Listening:
         """Who listens on TCP `port` of this machine. Cheap while nobody does: made to be polled."""
 
+    async def work(self) -> Work:
+        """What the group has done so far. While it works a figure grows; while it waits none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedGroup:
+    """A process group with a member that carries `mark`; `process` is its leader, which may be gone."""
+
+    mark: str
+    process: Process
+
 
 class Processes(Protocol):
     """Starts processes. A process outlives its handle, and the worker: only `signal_group` ends it."""
@@ -98,8 +144,26 @@ class Processes(Protocol):
             SpawnFailed: the program is missing, not a file, or the system refused.
         """
 
+    async def find(self, identity: ProcessIdentity) -> Process | None:
+        """The living process of `identity`, whoever started it; None when it has ended or cannot be proven.
+
+        Nobody tells how such a process ends: its exit has neither code nor signal.
+        """
+
+    async def marked(self, owner: str) -> tuple[MarkedGroup, ...]:
+        """Every process group in which a mark of `owner` is found, the caller's own left out.
+
+        Also those whose leader has ended, and those that left the group they were started in. A process
+        that hides or overwrites its environment is not found.
+        """
+
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
         """The last `lines` lines of an output file, read from its last `limit_bytes` bytes only.
 
         Undecodable bytes are replaced, control characters (colours) removed. A missing file gives "".
         """
+
+
+def launch_mark(owner: str, launch: str) -> str:
+    """The mark of one launch by `owner`; neither text has a dot."""
+    return f"{owner}.{launch}"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from localai_worker.adapters.http_server.routes import BUS_DOWN
 
@@ -97,20 +96,47 @@ async def test_a_newer_frontend_sends_a_whole_file_as_a_range(node: Node) -> Non
     assert again.json() == stored.json()
 
 
-@pytest.mark.parametrize("name", ["newer-18-file-put-range-resume", "newer-19-file-put-range-bad-offset"])
-async def test_a_newer_frontend_that_resumes_is_sent_back_to_the_start(node: Node, name: str) -> None:
-    """Nothing is appended anywhere, and as HEAD never names a target, the next attempt starts at 0."""
-    before = node.every_file()
-    exchange = golden(name)["request"]
-    refused = await node.request(
-        exchange["method"], exchange["path"], headers=exchange["headers"], content=exchange["body"].encode()
-    )
-    assert refused.status_code == 416
-    assert refused.headers["content-range"] == "bytes */10"
-    assert refused.headers["x-file-size"] == "0"
-    assert node.every_file() == before
-    probed = await node.request("HEAD", exchange["path"])
-    assert probed.status_code == 404
+async def test_a_newer_frontend_resumes_where_the_worker_is(node: Node) -> None:
+    """H-c22216129"""
+    request = golden("newer-16-file-put-range-whole")["request"]
+    half = {**request["headers"], "Content-Range": "bytes 0-4/10", "Content-Length": "5"}
+    first = await node.request("PUT", request["path"], headers=half, content=b"AAAAA")
+    assert first.status_code == 308
+    assert first.headers["range"] == "bytes=0-4"
+    assert first.headers["x-file-size"] == "5"
+    assert first.content == b""
+    assert "location" not in first.headers
+
+    partial = await replay(node, "newer-17-file-head-partial")
+    assert "x-content-sha256" not in partial.headers
+
+    refused = await replay(node, "newer-19-file-put-range-bad-offset")
+    assert refused.text == expected_body("newer-19-file-put-range-bad-offset")
+    await replay(node, "newer-17-file-head-partial")
+
+    stored = await replay(node, "newer-18-file-put-range-resume")
+    assert stored.json() == {"local_path": here(node, "/models/m1/w.bin")}
+    assert await node.content(node.roots.models / "m1/w.bin") == b"AAAAABBBBB"
+    names = [path.name for path in node.every_file()]
+    assert names == ["w.bin", "w.bin.sha256"]
+
+
+async def test_a_resumed_upload_of_another_file_is_a_conflict_and_the_part_is_dropped(node: Node) -> None:
+    """The note of recording 18."""
+    resume = golden("newer-18-file-put-range-resume")["request"]
+    half = {**resume["headers"], "Content-Range": "bytes 0-4/10"}
+    await node.request("PUT", resume["path"], headers=half, content=b"AAAAA")
+    other = {**resume["headers"], "X-Content-SHA256": "0" * 64}
+    refused = await node.request("PUT", resume["path"], headers=other, content=b"BBBBB")
+    assert refused.status_code == 409
+    assert refused.text.startswith("X-Content-SHA256 mismatch with in-progress upload (was 59158e9f")
+    assert node.every_file() == []
+
+    await node.request("PUT", resume["path"], headers=half, content=b"AAAAA")
+    refused = await node.request("PUT", resume["path"], headers=resume["headers"], content=b"XXXXX")
+    assert refused.status_code == 400
+    assert refused.text.startswith("sha256 mismatch: expected 59158e9f")
+    assert node.every_file() == []
 
 
 async def test_readiness_follows_the_bus_and_needs_no_token(node: Node) -> None:

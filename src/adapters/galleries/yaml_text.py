@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from ...domain.errors import ArtifactInvalid
+from ...domain.ports.galleries import PlainText
 
 _DEPTH = 100
 _MERGED_KEYS = 1_000_000
@@ -15,7 +16,7 @@ _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 def parse_yaml(content: bytes, *, uri: str) -> object:
-    """One YAML document as lists, dicts with text keys, and texts; null is "".
+    """One YAML document as lists, dicts with text keys, and texts, `PlainText` without quotes; null is "".
 
     Merge keys (`<<`) work, aliased parts are shared and not copied, other tags have no effect. Of a
     key given twice the last one counts.
@@ -60,7 +61,8 @@ class _Reading:
                 is_plain = not event.style and event.tag is None
                 is_merge = event.tag == _MERGE_TAG or (is_plain and event.value == "<<")
                 is_null = event.tag == _NULL_TAG or (is_plain and event.value in _NULLS)
-                self._add("" if is_null else event.value, event.anchor, is_merge=is_merge)
+                value = "" if is_null else event.value
+                self._add(PlainText(value) if is_plain or is_null else value, event.anchor, is_merge=is_merge)
             case yaml.AliasEvent():
                 self._add(self._aliased(event.anchor or ""), None)
             case yaml.SequenceStartEvent():

@@ -1,0 +1,111 @@
+"""Files on their way in that are whole after one attempt, or gone."""
+
+import os
+import secrets
+import stat
+
+from anyio import to_thread
+
+from ...domain.file_names import private_name
+from ...domain.ports.filesystem import ByteSource, RootedPath
+from . import beneath
+from .failures import writing
+from .hashing_writer import HashingWriter
+
+
+class LocalIncomingFile:
+    """An `IncomingFile` under a hidden name in the directory of its target."""
+
+    def __init__(self, place: RootedPath, mode: int) -> None:
+        """Create the hidden file; blocks.
+
+        Raises:
+            PathEscapes, NoSpace, FileUnwritable: see `FileSystem.open_incoming`.
+        """
+        self._target = place.path
+        with writing(self._target):
+            directory, self._name = beneath.resolve_entry(place)
+            self._directory: int | None = beneath.open_directory(directory, create=True)
+            self._temporary = private_name(self._name, secrets.token_hex(8))
+            try:
+                refuse_directory(self._name, self._directory)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._file = os.open(self._temporary, flags, mode, dir_fd=self._directory)
+            except BaseException:
+                os.close(self._directory)
+                raise
+        self._writer = HashingWriter(self._file, self._target)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._writer.size_bytes
+
+    async def sha256(self) -> str:
+        return await self._writer.sha256()
+
+    async def write(self, chunk: bytes) -> None:
+        self._open_directory()  # a closed descriptor's number may be another file's by now
+        await self._writer.write(chunk)
+
+    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
+        self._open_directory()
+        return await self._writer.fill(source, most_bytes=most_bytes)
+
+    async def publish(self) -> None:
+        await to_thread.run_sync(self._publish)
+
+    async def discard(self) -> None:
+        if self._directory is not None:
+            await to_thread.run_sync(self._discard)
+
+    def _publish(self) -> None:
+        directory = self._open_directory()
+        self._writer.flush()
+        with writing(self._target):
+            settle(self._file)
+            os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+            self._close()
+            try:
+                beneath.sync_open_directory(directory)
+            finally:
+                os.close(directory)
+
+    def _discard(self) -> None:
+        directory = self._open_directory()
+        self._close()
+        try:
+            with writing(self._target):
+                os.unlink(self._temporary, dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    def _open_directory(self) -> int:
+        if self._directory is None:
+            msg = f"{self._target} was published or discarded before"
+            raise RuntimeError(msg)
+        return self._directory
+
+    def _close(self) -> None:
+        self._directory = None
+        self._writer.close()
+
+
+def settle(file: int) -> None:
+    """Make the content durable, just before it appears under its name.
+
+    The file is as old as its appearance, not its last byte: a hash kept beside the older file may have
+    been written in between, and would pass for this one's. By the file system's own clock (no explicit
+    time), the one that will date the hash file.
+    """
+    os.utime(file)
+    os.fsync(file)
+
+
+def refuse_directory(name: str, directory: int) -> None:
+    """Raise IsADirectoryError when `name` in the open `directory` is one."""
+    try:
+        status = os.stat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError("a directory stands in the way")

@@ -1,0 +1,105 @@
+"""A small web server for tests: real sockets, answers by path, and a memory of who asked for what."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Page:
+    """What one path answers. `tag`: its ETag; `chunks` go out as they come, also without end."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tag: str = ""
+    chunks: Iterator[bytes] | None = None
+    stall: bool = False  # nothing at all is answered until the server ends
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request; header names in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Web:
+    """A server on a free port of 127.0.0.1; `pages` may change while it runs."""
+
+    port: int
+    pages: dict[str, Page] = field(default_factory=dict)
+    visits: list[Visit] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def url(self, path: str, host: str = "127.0.0.1", login: str = "") -> str:
+        return f"http://{login}{host}:{self.port}{path}"
+
+    def paths(self, method: str = "GET") -> list[str]:
+        return [visit.path for visit in self.visits if visit.method == method]
+
+
+@contextmanager
+def web_server() -> Iterator[Web]:
+    """Serves until left."""
+    web: Web
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def _answer(self, *, with_body: bool) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            web.visits.append(Visit(self.command, self.path, headers))
+            page = web.pages.get(self.path, Page(b"nothing here", status=404))
+            if page.stall:
+                web.ended.wait(60)
+                self.close_connection = True
+                return
+            if page.tag and headers.get("if-none-match") == page.tag:
+                self.send_response(304)
+                self.end_headers()
+                return
+            self.send_response(page.status)
+            for name, value in page.headers.items():
+                self.send_header(name, value)
+            if page.tag:
+                self.send_header("ETag", page.tag)
+            if page.chunks is None and "Content-Length" not in page.headers:
+                self.send_header("Content-Length", str(len(page.body)))
+            else:
+                self.close_connection = True
+            self.end_headers()
+            if not with_body:
+                return
+            try:
+                for chunk in [page.body] if page.chunks is None else page.chunks:
+                    self.wfile.write(chunk)
+            except OSError:
+                self.close_connection = True  # the client has had enough
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    web = Web(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        web.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
