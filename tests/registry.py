@@ -17,12 +17,30 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from localai_worker.adapters.artifacts.blobs.store import BlobStore
+from localai_worker.adapters.artifacts.registry.client import RegistryClient
+from localai_worker.adapters.artifacts.registry.credentials import DockerLogins
+from localai_worker.adapters.artifacts.registry.images import RegistryImages
+from localai_worker.adapters.artifacts.web.client import WebClient
+from localai_worker.adapters.artifacts.web.patience import Patience
 from tests import archives
 from tests.archives import INDEX, MANIFEST, digest_of, to_json
 from tests.servers import START_S, find_executable, free_port
 
+PART_BYTES = 1 << 20
 USER, PASSWORD = "worker", "p@ss word"
 _BCRYPT = "$2b$05$abcdefghijklmnopqrstuur5aDg7GxN23iZ505akLxKtQOeDz5Wl6"  # of PASSWORD
+
+
+def registry_images(
+    top: Path, environment: Mapping[str, str] | None = None, *, stall_s: float = 30.0, **options: Any
+) -> RegistryImages:
+    """What a worker reads images with: its blobs in `top`, parts of 1 MiB, and little patience."""
+    web = WebClient(environment or {}, connect_s=10, stall_s=stall_s)
+    patience = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=5)
+    client = RegistryClient(web, DockerLogins(environment or {}), patience)
+    store = BlobStore(top / "blobs", part_bytes_for=lambda _: PART_BYTES)
+    return RegistryImages(client, store, **{"platform": "linux/amd64", "floor_bytes": 0, **options})
 
 
 @dataclass
@@ -96,7 +114,8 @@ class Registry:
     @contextmanager
     def _client(self, name: str) -> Iterator[httpx.Client]:
         base = f"http://{self.host}/v2/{name}/"
-        with httpx.Client(base_url=base, headers=self.headers, trust_env=False, timeout=60) as client:
+        options: dict[str, Any] = {"trust_env": False, "verify": False, "timeout": 60}
+        with httpx.Client(base_url=base, headers=self.headers, **options) as client:
             yield client
 
     def _push_blob(self, client: httpx.Client, blob: bytes) -> None:
@@ -363,7 +382,7 @@ def docker_registry(directory: Path, *, auth: str = "") -> Iterator[Registry]:
         deadline_s = time.monotonic() + START_S
         while True:
             try:
-                httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False)
+                httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False, verify=False)
                 break
             except httpx.TransportError:
                 if process.poll() is not None or time.monotonic() > deadline_s:

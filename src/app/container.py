@@ -31,6 +31,7 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from .artifact_parts import artifact_readers
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -110,24 +111,6 @@ def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
     return SystemClock()
-
-
-def _artifact_readers() -> Any:
-    from ..adapters.artifacts.readers import ArtifactReaders
-
-    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
-
-
-def _image_files() -> Any:
-    from ..adapters.artifacts.ocifile import ImageFiles
-
-    return ImageFiles()
-
-
-def _local_directories() -> Any:
-    from ..adapters.artifacts.local_directory import LocalDirectories
-
-    return LocalDirectories()
 
 
 def _gallery_documents() -> Any:
@@ -231,7 +214,7 @@ class Container(containers.DeclarativeContainer):
     oom_kills = providers.Singleton(_oom_kills)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
-    artifacts = providers.Singleton(_artifact_readers)
+    artifacts = providers.Singleton(artifact_readers, settings, environment)
     gallery_source = providers.Singleton(_gallery_documents)
     broker = providers.Singleton(_memory_broker)
     bus = providers.Selector(

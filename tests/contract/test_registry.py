@@ -8,16 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from localai_worker.adapters.artifacts.blobs.store import BlobStore
-from localai_worker.adapters.artifacts.registry.client import RegistryClient
-from localai_worker.adapters.artifacts.registry.credentials import DockerLogins
-from localai_worker.adapters.artifacts.registry.images import RegistryImages
-from localai_worker.adapters.artifacts.web.client import WebClient
-from localai_worker.adapters.artifacts.web.patience import Patience
 from localai_worker.domain.errors import ArtifactMissing, ArtifactUnavailable
 from tests import archives
 from tests.archives import digest_of
-from tests.registry import PASSWORD, USER, Image, Registry, docker_registry, own_registry
+from tests.registry import PASSWORD, USER, Image, Registry, docker_registry, own_registry, registry_images
 
 KINDS = ("docker-registry", "own")
 IMAGE = Image([gzip.compress(archives.tree_tar({"run.sh": b"#!/bin/sh\n", "data": os.urandom(300_000)}))])
@@ -44,12 +38,6 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             yield real
 
 
-def images(top: Path, environment: dict[str, str] | None = None) -> RegistryImages:
-    web = WebClient(environment or {})
-    client = RegistryClient(web, DockerLogins(environment or {}), Patience(attempts=2, first_wait_s=0.01))
-    return RegistryImages(client, BlobStore(top / "blobs"), platform="linux/amd64")
-
-
 @pytest.fixture
 def into(tmp_path: Path) -> Path:
     (tmp_path / "into").mkdir()
@@ -57,11 +45,13 @@ def into(tmp_path: Path) -> Path:
 
 
 def get(registry: Registry, path: str, **headers: str) -> httpx.Response:
-    return httpx.get(f"http://{registry.host}/v2/team/backend/{path}", headers=headers, trust_env=False)
+    return httpx.get(
+        f"http://{registry.host}/v2/team/backend/{path}", headers=headers, trust_env=False, verify=False
+    )
 
 
 async def test_what_was_pushed_is_fetched(registry: Registry, tmp_path: Path, into: Path) -> None:
-    fetched = await images(tmp_path).fetch(registry.push(IMAGE), into)
+    fetched = await registry_images(tmp_path).fetch(registry.push(IMAGE), into)
     assert fetched.digest == IMAGE.digest
     assert fetched.downloaded_bytes == len(IMAGE.layers[0])
     assert (into / "run.sh").read_bytes() == b"#!/bin/sh\n"
@@ -71,7 +61,7 @@ async def test_of_an_index_the_platforms_image_is_fetched(
     registry: Registry, tmp_path: Path, into: Path
 ) -> None:
     other = Image([gzip.compress(archives.tree_tar({"other": b""}))])
-    await images(tmp_path).fetch(
+    await registry_images(tmp_path).fetch(
         registry.push_index({"linux/arm64": other, "linux/amd64": IMAGE}, "multi"), into
     )
     assert (into / "run.sh").exists()
@@ -83,7 +73,7 @@ async def test_a_tag_or_repository_that_is_not_there_is_missing(
 ) -> None:
     registry.push(IMAGE)
     with pytest.raises(ArtifactMissing):
-        await images(tmp_path).fetch(f"oci://{registry.host}/{uri}", into)
+        await registry_images(tmp_path).fetch(f"oci://{registry.host}/{uri}", into)
 
 
 def test_a_range_of_a_blob_is_answered_with_just_that(registry: Registry) -> None:
@@ -112,8 +102,8 @@ def test_what_is_unknown_is_told_with_a_code(registry: Registry) -> None:
 async def test_a_login_opens_what_is_closed_without(guarded: Registry, tmp_path: Path, into: Path) -> None:
     uri = guarded.push(IMAGE)
     with pytest.raises(ArtifactUnavailable, match="docker login"):
-        await images(tmp_path).fetch(uri, into)
+        await registry_images(tmp_path).fetch(uri, into)
     login = archives.to_json({"auths": {guarded.host: {"username": USER, "password": PASSWORD}}})
     (tmp_path / "config.json").write_bytes(login)
-    await images(tmp_path, {"DOCKER_CONFIG": str(tmp_path)}).fetch(uri, into)
+    await registry_images(tmp_path, {"DOCKER_CONFIG": str(tmp_path)}).fetch(uri, into)
     assert (into / "run.sh").exists()

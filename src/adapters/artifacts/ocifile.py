@@ -19,6 +19,7 @@ from ...domain.ports.artifacts import (
     approve_any,
     unreported,
 )
+from .blobs.room import Room
 from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
@@ -39,6 +40,7 @@ class ImageFiles:
 
     limits: TreeLimits = field(default_factory=TreeLimits)
     platform: str = field(default_factory=host_platform)
+    floor_bytes: int = 0  # of the disk that stay free
 
     async def fetch(
         self,
@@ -71,8 +73,10 @@ class ImageFiles:
     def _unpack(
         self, uri: str, image: ArchivedImage, into: Path, meter: Meter, flight: Flight
     ) -> FetchedArtifact:
+        room = Room(into, self.floor_bytes)
+        room.require(image.size_bytes, "the image")
         with _opened(uri, flight) as archive:
-            tree = TreeBuilder(into, uri, self.limits, flight.check)
+            tree = TreeBuilder(into, uri, self.limits, flight.check, room)
             for number, layer in enumerate(image.layers, start=1):
                 apply_layer(
                     CountingReader(archive.open(layer.name), meter),

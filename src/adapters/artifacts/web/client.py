@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from urllib.parse import unquote, urljoin, urlsplit
 
 import certifi
@@ -193,6 +194,7 @@ def _give_back(response: urllib3.BaseHTTPResponse) -> None:
     response.release_conn()
 
 
+@cache
 def _tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
