@@ -22,7 +22,7 @@ from .tokens import Challenge, Tokens
 Result = TypeVar("Result")
 
 DOCUMENT_BYTES = 4 << 20  # as registries limit manifests
-_HUB_ORIGIN = "https://registry-1.docker.io"
+_HUB_HOST = "registry-1.docker.io"
 _MANIFESTS = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -60,6 +60,10 @@ class RegistryClient:
 
     def __post_init__(self) -> None:
         self._tokens = Tokens(self.web, self.patience)
+
+    def host_of(self, reference: ImageReference) -> str:
+        """The host that is asked; Docker Hub's API has a name of its own."""
+        return _HUB_HOST if reference.is_on_hub else reference.host
 
     def manifest(self, reference: ImageReference, flight: Flight, *, uri: str) -> FetchedManifest:
         """The manifest or index that `reference` names, its digest verified where one is known.
@@ -156,7 +160,7 @@ class RegistryClient:
         uri: str,
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[Answer]:
-        origin = self._origin(reference.host, flight)
+        origin = self._origin(self.host_of(reference), flight)
         url = f"{origin}/v2/{reference.repository}/{path}"
         authorization = self._tokens.kept(origin, reference.repository)
         for is_last in (False, True):
@@ -176,8 +180,8 @@ class RegistryClient:
             )
 
     def _origin(self, host: str, flight: Flight) -> str:
-        if host == "docker.io":
-            return _HUB_ORIGIN
+        if host == _HUB_HOST:
+            return f"https://{host}"
         secure = f"https://{host}"
         if not may_be_plain(host):
             return secure

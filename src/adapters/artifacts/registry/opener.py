@@ -44,4 +44,6 @@ class BlobOpener:
             yield answer
 
     def _leads_away(self, url: str, digest: str) -> bool:
-        return urlsplit(url).path != f"/v2/{self.reference.repository}/blobs/{digest}"
+        parts = urlsplit(url)
+        own = self.client.host_of(self.reference)
+        return (parts.netloc, parts.path) != (own, f"/v2/{self.reference.repository}/blobs/{digest}")

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import certifi
 import urllib3
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, IncompleteRead, ReadTimeoutError
 
 from .flight import Flight
 from .proxies import Proxies
@@ -51,6 +51,9 @@ class Answer:
         except ReadTimeoutError as error:
             raise WebFailure(f"no byte came for {self._stall_s:g} s") from error
         except (HTTPError, OSError) as error:
+            cause = _cause_of(error)
+            if isinstance(cause, IncompleteRead):
+                raise WebFailure(f"the connection ended {cause.expected} bytes too early") from error
             raise WebFailure(f"the connection broke: {plain(error)}") from error
 
     def read_all(self, limit_bytes: int) -> bytes:
