@@ -340,6 +340,7 @@ class OwnRegistry:
             self.stored[name, "manifests", image.digest.replace(":", "-")] = (index, INDEX)
 
     def close(self) -> None:
+        """Nobody listens any more; idempotent."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

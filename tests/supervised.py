@@ -9,9 +9,12 @@ from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.memory.oom import InMemoryOomKills
+from localai_worker.adapters.memory.outputs import InMemoryOutputFiles
 from localai_worker.adapters.memory.processes import InMemoryProcesses
 from localai_worker.domain.allocate_ports import PortPool
 from localai_worker.domain.backend import ReplicaKey
+from localai_worker.domain.backend_logs import BackendLogs
+from localai_worker.domain.collect_output import CollectOutput
 from localai_worker.domain.crash_loops import Program
 from localai_worker.domain.deaths import Deaths
 from localai_worker.domain.start_backend import BackendStarter
@@ -43,6 +46,7 @@ class Node:
     filesystem: InMemoryFileSystem = field(default_factory=InMemoryFileSystem)
     programs: dict[str, FakeProgram] = field(default_factory=dict)
     ports: PortPool = field(default_factory=lambda: PortPool(range(50051, 50060)))
+    logs: BackendLogs = field(default_factory=BackendLogs)
     deaths: Deaths = field(init=False)
     supervisor: Supervisor = field(init=False)
 
@@ -55,6 +59,9 @@ class Node:
                 client=client,
                 filesystem=self.filesystem,
                 deaths=self.deaths,
+                output=CollectOutput(
+                    InMemoryOutputFiles(self.machine), self.logs, LoopClock(), Path("/node/logs")
+                ),
                 environment={"PATH": "/bin"},
                 output_directory=Path("/node/logs"),
             ),

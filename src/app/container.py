@@ -4,6 +4,7 @@ Every part can be replaced by overriding its provider; `memory_container.in_memo
 the outside. Which bus is used is a setting (`bus=memory`), no code.
 """
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,36 @@ from ..domain import capability as capabilities
 from ..domain.allocate_ports import PortPool
 from ..domain.backend_environment import backend_environment
 from ..domain.backend_logs import BackendLogs
+from ..domain.bus_credentials import BusCredentials
+from ..domain.bus_login import BusLogin
+from ..domain.collect_output import CollectOutput
+from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
-from ..domain.enrol import Enrolment, NodeProfile
+from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
+from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.integrity import Integrity
+from ..domain.node_identity import IdentityStore
+from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
+from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
 from ..domain.receive_files import ReceiveFiles
+from ..domain.recover import RecoverBackends
 from ..domain.replace_backend import ReplaceBackend
+from ..domain.resume import ResumeNode
 from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
-from .artifact_parts import artifact_readers
+from . import integrity_parts
+from .artifact_parts import ArtifactParts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -107,6 +120,12 @@ def _oom_kills() -> Any:
     return KernelOomKills()
 
 
+def _output_files(settings: Settings) -> Any:
+    from ..adapters.processes.outputs import LocalOutputFiles
+
+    return LocalOutputFiles(settings.backend_log_mib * 1024 * 1024)
+
+
 def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
@@ -167,6 +186,22 @@ def _profile(settings: Settings) -> NodeProfile:
     )
 
 
+def _fixed_login(settings: Settings) -> BusCredentials | None:
+    if not settings.nats_jwt:
+        return None
+    return BusCredentials.parse(settings.nats_jwt, settings.nats_user_seed)
+
+
+def _registration_attempts(settings: Settings) -> int:
+    """Upstream's: longer where the NATS credentials come with the registration."""
+    return 10 if settings.nats_jwt else 100
+
+
+def _spread(pause_s: float) -> float:
+    """A pause up to a tenth longer by chance."""
+    return pause_s * random.uniform(1, 1.1)  # noqa: S311 - no secret
+
+
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
@@ -174,6 +209,34 @@ def _roots(settings: Settings) -> FileRoots:
 
 def _output_directory(settings: Settings) -> Path:
     return settings.state_path / "logs"
+
+
+def _state_lock(settings: Settings) -> Any:
+    from ..adapters.processes.state_lock import LocalStateLock
+
+    return LocalStateLock(settings.state_path, settings.adoption_window_s, settings.stop_grace_s)
+
+
+def _keeper(settings: Settings) -> Any:
+    from ..adapters.processes.keeper import LocalKeeper
+
+    return LocalKeeper(settings.state_path)
+
+
+def _journal_directory(settings: Settings) -> Path:
+    return settings.state_path / "processes"
+
+
+def _identity_file(settings: Settings) -> Path:
+    return settings.state_path / "identity.json"
+
+
+def _dismissal(dismissed: anyio.Event, stop_requested: anyio.Event) -> Callable[[], None]:
+    def dismiss() -> None:
+        dismissed.set()
+        stop_requested.set()
+
+    return dismiss
 
 
 def _backend_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -212,9 +275,11 @@ class Container(containers.DeclarativeContainer):
     processes = providers.Singleton(_local_processes)
     hardware = providers.Singleton(_local_hardware, environment)
     oom_kills = providers.Singleton(_oom_kills)
+    output_files = providers.Singleton(_output_files, settings)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
-    artifacts = providers.Singleton(artifact_readers, settings, environment)
+    artifact_parts = providers.Singleton(ArtifactParts, settings, environment)
+    artifacts = providers.Singleton(ArtifactParts.readers, artifact_parts)
     gallery_source = providers.Singleton(_gallery_documents)
     broker = providers.Singleton(_memory_broker)
     bus = providers.Selector(
@@ -223,8 +288,17 @@ class Container(containers.DeclarativeContainer):
         memory=providers.Singleton(_memory_bus, broker),
     )
 
+    spread = providers.Object(_spread)
     capability_of = providers.Singleton(CapabilityOf, environment)
     stop_requested = providers.Singleton(anyio.Event)
+    dismissed = providers.Singleton(anyio.Event)
+    state_lock = providers.Singleton(_state_lock, settings)
+    keeper = providers.Singleton(_keeper, settings)
+    custody = providers.Singleton(Custody, lock=state_lock, keeper=keeper)
+    journal = providers.Singleton(
+        ProcessJournal, filesystem, providers.Callable(_journal_directory, settings)
+    )
+    identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
     files = providers.Singleton(
         ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
     )
@@ -246,16 +320,29 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
+    attachments = providers.Singleton(ArtifactParts.attachments, artifact_parts)
+    signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
+    integrity = providers.Singleton(
+        Integrity, attachments, signatures, settings.provided.require_backend_integrity
+    )
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         clock=clock,
     )
     logs = providers.Singleton(BackendLogs)
     ports = providers.Singleton(PortPool, settings.provided.grpc_ports)
+    output = providers.Singleton(
+        CollectOutput,
+        files=output_files,
+        logs=logs,
+        clock=clock,
+        directory=providers.Callable(_output_directory, settings),
+    )
     deaths = providers.Singleton(Deaths, clock=clock, oom=oom_kills)
     starter = providers.Singleton(
         BackendStarter,
@@ -263,9 +350,11 @@ class Container(containers.DeclarativeContainer):
         client=backend_client,
         filesystem=filesystem,
         deaths=deaths,
+        output=output,
         environment=providers.Callable(_backend_environment, settings, environment),
         output_directory=providers.Callable(_output_directory, settings),
         ready_timeout_s=settings.provided.ready_timeout_s,
+        next_mark=custody.provided.next_mark,
     )
     supervisor = providers.Singleton(
         Supervisor,
@@ -275,6 +364,16 @@ class Container(containers.DeclarativeContainer):
         network=network,
         ports=ports,
         ladder=providers.Factory(StopLadder, grace_s=settings.provided.stop_grace_s),
+        journal=journal,
+    )
+    recovery = providers.Singleton(
+        RecoverBackends,
+        custody=custody,
+        journal=journal,
+        processes=processes,
+        client=backend_client,
+        supervisor=supervisor,
+        ports=ports,
     )
     enrolment = providers.Singleton(
         Enrolment,
@@ -284,7 +383,22 @@ class Container(containers.DeclarativeContainer):
         profile=providers.Callable(_profile, settings),
         capability=capability_of,
         busy=supervisor.provided.busy,
-        heartbeat_s=settings.provided.heartbeat_interval_s,
+        identities=identities,
+        frontend_url=settings.provided.register_to,
+        attempts=providers.Callable(_registration_attempts, settings),
+        spread=spread,
+    )
+    resumption = providers.Singleton(
+        ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
+    )
+    heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
+    login = providers.Singleton(
+        BusLogin,
+        bus=bus,
+        enrolment=enrolment,
+        clock=clock,
+        fixed=providers.Callable(_fixed_login, settings),
+        required=settings.provided.requires_nats_auth,
     )
     deletion = providers.Singleton(
         DeleteBackend,
@@ -302,6 +416,7 @@ class Container(containers.DeclarativeContainer):
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         detection=detection,
     )
     backend_commands = providers.Singleton(
@@ -331,18 +446,25 @@ class Container(containers.DeclarativeContainer):
         backends=backend_commands,
         models=model_commands,
         addresses=settings.provided.addresses,
-        request_stop=stop_requested.provided.set,
+        request_stop=providers.Callable(_dismissal, dismissed, stop_requested),
     )
     worker = providers.Singleton(
         Worker,
         bus=bus,
         frontend=frontend,
         enrolment=enrolment,
+        login=login,
+        heartbeats=heartbeats,
         control=control,
         supervisor=supervisor,
         files=files,
         http=http,
+        custody=custody,
+        recovery=recovery,
+        resumption=resumption,
         stop_requested=stop_requested,
+        dismissed=dismissed,
+        keep_backends=settings.provided.keep_backends,
     )
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from ..adapters.memory.artifacts import InMemoryArtifacts
+from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from ..adapters.memory.backend_client import InMemoryBackendClient
+from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
@@ -14,7 +15,9 @@ from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
+from ..adapters.memory.signatures import InMemorySignatures
 from .container import Container
 from .settings import Settings
 from .slim_injector import containers, providers
@@ -30,6 +33,19 @@ def _registry(settings: Settings) -> InMemoryFrontend:
 
 def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClient:
     return InMemoryBackendClient(machine, settings.registration_token)
+
+
+def _state_lock(machine: InMemoryMachine, settings: Settings) -> InMemoryStateLock:
+    return InMemoryStateLock(machine, settings.state_path)
+
+
+def _keeper(machine: InMemoryMachine, settings: Settings) -> InMemoryKeeper:
+    return InMemoryKeeper(machine, settings.state_path, settings.adoption_window_s)
+
+
+def _exactly(pause_s: float) -> float:
+    """No chance in a world that is to be repeated."""
+    return pause_s
 
 
 class MemoryParts(containers.DeclarativeContainer):
@@ -50,13 +66,19 @@ class MemoryParts(containers.DeclarativeContainer):
     filesystem = providers.Singleton(InMemoryFileSystem)
     network = providers.Singleton(InMemoryNetwork, machine)
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
+    state_lock = providers.Singleton(_state_lock, machine, settings)
+    keeper = providers.Singleton(_keeper, machine, settings)
     hardware = providers.Singleton(InMemoryHardware)
     oom_kills = providers.Singleton(InMemoryOomKills, machine)
+    output_files = providers.Singleton(InMemoryOutputFiles, machine)
     backend_client = providers.Singleton(_client, machine, settings)
     frontend = providers.Singleton(_frontend_client, registry, settings)
     artifacts = providers.Singleton(InMemoryArtifacts, filesystem)
     gallery_source = providers.Singleton(InMemoryGalleries)
+    attachments = providers.Singleton(InMemoryAttachments)
+    signatures = providers.Singleton(InMemorySignatures)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    spread = providers.Object(_exactly)
 
 
 def in_memory(container: Container) -> MemoryParts:

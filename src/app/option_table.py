@@ -177,6 +177,13 @@ OPTIONS: tuple[Option, ...] = (
         default="false",
         help="Refuse backends without a signature policy (images) or a SHA-256 (archives).",
     ),
+    Option(
+        "sigstore_trusted_root",
+        ("LOCALAI_WORKER_SIGSTORE_ROOT",),
+        since="ours",
+        kind=Kind.FILE,
+        help="Trust root of signatures (trusted_root.json). Default: Sigstore's public one, from the web.",
+    ),
     # the message bus
     Option(
         "nats_url",
@@ -312,6 +319,30 @@ OPTIONS: tuple[Option, ...] = (
         kind=Kind.DURATION,
         default="15s",
         help="How long a backend may take to end before it is killed.",
+    ),
+    Option(
+        "keep_backends",
+        ("LOCALAI_WORKER_KEEP_BACKENDS",),
+        since="ours",
+        kind=Kind.SWITCH,
+        default="false",
+        help="Leave backends running when a signal ends this worker; the next one takes them over.",
+    ),
+    Option(
+        "adoption_window",
+        ("LOCALAI_WORKER_ADOPTION_WINDOW",),
+        since="ours",
+        kind=Kind.DURATION,
+        default="2m",
+        help="How long backends outlive a worker that is gone; then the keeper ends them.",
+    ),
+    Option(
+        "backend_log_mib",
+        ("LOCALAI_BACKEND_LOG_MIB",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="10",
+        help="How large an output file of a backend may grow, in MiB, before it is moved aside and emptied.",
     ),
     # logging
     Option(

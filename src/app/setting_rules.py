@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..adapters.nats.servers import DEFAULT_SERVER, parse_servers
 from ..domain.addresses import NodeAddresses, WrongAddress, derive_addresses, effective_max_port
+from ..domain.bus_credentials import JWT, BusCredentials, WrongCredentials
 from ..domain.errors import BusUnavailable
 from ..domain.node import label_warnings, parse_labels
 from ..domain.vram_budget import WrongVramBudget, parse_vram_budget
@@ -111,6 +112,15 @@ def read_max_replicas(read: OptionReader) -> int:
     return max(replicas, 1)
 
 
+def read_backend_log_mib(read: OptionReader) -> int:
+    """At least 1: without a limit output would fill the disk."""
+    limit = read.number("backend_log_mib")
+    if limit < 1:
+        read.warn_of("backend_log_mib", "is used as 1")
+        read.show("backend_log_mib", "1")
+    return max(limit, 1)
+
+
 def read_vram_budget(read: OptionReader) -> str:
     """The text as given; one that the frontend would ignore is warned about."""
     text = read.text("vram_budget").strip()
@@ -181,6 +191,11 @@ def check_credentials(read: OptionReader, settings: Settings) -> None:
     ):
         if getattr(settings, one) and not getattr(settings, other):
             read.refuse(other, f"given together with {read.values[one].origin}")
+    if settings.nats_jwt and settings.nats_user_seed:
+        try:
+            BusCredentials.parse(settings.nats_jwt, settings.nats_user_seed)
+        except WrongCredentials as wrong:
+            read.refuse("nats_jwt" if wrong.what == JWT else "nats_user_seed", wrong.right)
 
 
 def check_storage(read: OptionReader, settings: Settings) -> None:

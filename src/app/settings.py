@@ -50,6 +50,7 @@ class Settings:
     galleries: tuple[Gallery, ...]
     prefetch_models: tuple[str, ...]
     require_backend_integrity: bool
+    sigstore_trusted_root: Path | None
 
     nats_url: str
     nats_jwt: str
@@ -74,6 +75,9 @@ class Settings:
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float
     stop_grace_s: float
+    keep_backends: bool
+    adoption_window_s: float
+    backend_log_mib: int
 
     log_level: str
     log_format: str

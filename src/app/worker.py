@@ -8,11 +8,16 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from ..domain.bus_login import BusLogin
+from ..domain.custody import Custody
 from ..domain.enrol import Enrolment
+from ..domain.heartbeats import Heartbeats
 from ..domain.node import NodeId
 from ..domain.ports.bus import MessageBus
 from ..domain.ports.frontend import FrontendClient
 from ..domain.receive_files import ReceiveFiles
+from ..domain.recover import RecoverBackends
+from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
 from .control_plane import ControlPlane
 
@@ -33,19 +38,28 @@ class FileServer(Protocol):
 class Worker:
     """All parts of one worker, already wired.
 
-    `stop_requested` ends it in good order: a signal or the frontend's node stop sets it. `hurry` cuts the
-    wait for requests in flight short: a second signal sets it. Times are seconds.
+    `stop_requested` ends it in good order: a signal or the frontend's node stop sets it; the latter sets
+    `dismissed` too. `hurry` cuts the wait for requests in flight short: a second signal sets it. With
+    `keep_backends` they live on for the next worker, unless the frontend dismissed this one. Times are
+    seconds.
     """
 
     bus: MessageBus
     frontend: FrontendClient
     enrolment: Enrolment
+    login: BusLogin
+    heartbeats: Heartbeats
     control: ControlPlane
     supervisor: Supervisor
     files: ReceiveFiles
     http: FileServer
+    custody: Custody
+    recovery: RecoverBackends
+    resumption: ResumeNode
     stop_requested: anyio.Event
+    dismissed: anyio.Event = field(default_factory=anyio.Event)
     hurry: anyio.Event = field(default_factory=anyio.Event)
+    keep_backends: bool = False
     http_after_s: float = 1.0
     deregister_s: float = 25.0
     close_s: float = 10.0
@@ -53,12 +67,21 @@ class Worker:
     async def run(self, *, task_status: TaskStatus[NodeId] = anyio.TASK_STATUS_IGNORED) -> None:
         """Come up, serve until stopped or cancelled, go down; reports the node id once it takes commands.
 
-        Up: directories and HTTP port, message bus, registration, subscriptions, HTTP, heartbeats. The node
-        registers only when it could serve, because a router may pick it at once (H-20).
+        Up: state directory, directories and HTTP port, backends of an earlier worker, message bus,
+        registration (or resumption), subscriptions, HTTP, heartbeats. The node registers only when it could
+        serve, because a router may pick it at once (H-20).
 
         Raises:
             WorkerError: why it cannot come up, or what ended it.
         """
+        await self.custody.take()
+        try:
+            await self._live(task_status)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.custody.give_back(backends_stay=self._backends_stay)
+
+    async def _live(self, task_status: TaskStatus[NodeId]) -> None:
         await self.files.prepare()
         http_address = str(self.control.addresses.bound(self.http.bind()).http)
         self.enrolment.profile = replace(self.enrolment.profile, http_address=http_address)
@@ -69,13 +92,16 @@ class Worker:
                 try:
                     async with anyio.create_task_group() as life:
                         life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
-                        await self.bus.open()
-                        node_id = await self.enrolment.register()
+                        await self.recovery.run()
+                        await self.resumption.resume(self.supervisor.replicas)
+                        node_id = await self.login.enter()
                         await serving.start(self.control.serve, node_id)
                         commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
                         task_status.started(node_id)
-                        await self.enrolment.beat_forever(partial(self._move, serving))
+                        registered_again = partial(self._registered_again, serving)
+                        life.start_soon(self.login.keep, registered_again)
+                        await self.heartbeats.beat_forever(registered_again)
                 finally:
                     # Often we are here because of cancellation, which would abort these awaits too; each
                     # step has a bound of its own.
@@ -83,11 +109,23 @@ class Worker:
                         await self._go_down()
             serving.cancel_scope.cancel()
 
-    async def _move(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
-        """Take commands under the new id before letting go of the old one."""
-        await serving.start(self.control.serve, new)
-        await self.control.leave(old)
+    async def _registered_again(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
+        """Use what the registration brought; under a new id commands are taken before the old one is left.
+
+        A minted login is for one id only: with it the old id is left first, which nobody uses any more.
+        """
+        if new == old:
+            return await self.login.adopt()
+        if self.login.by_frontend:
+            await self.control.leave(old)
+            await self.login.adopt()
+            await serving.start(self.control.serve, new)
+        else:
+            await self.login.adopt()
+            await serving.start(self.control.serve, new)
+            await self.control.leave(old)
         log.info("commands are taken as node %s now", new)
+        return None
 
     async def _serve_http(self, commands_taken: anyio.Event) -> None:
         """Serve HTTP once commands are taken, or soon anyway while bus or frontend let us wait.
@@ -99,8 +137,30 @@ class Worker:
             await commands_taken.wait()
         await self.http.serve()
 
+    @property
+    def _backends_stay(self) -> bool:
+        """Whether the next worker finds them: the operator wants it, or this one never got as far as to
+        register; then whoever restarts it does so soon, and the keeper waits no longer than for a crash.
+        """
+        if self.stop_requested.is_set():
+            return self.keep_backends and not self.dismissed.is_set()
+        return self.keep_backends or self.enrolment.registered is None
+
     async def _go_down(self) -> None:
+        if self._backends_stay:
+            log.info("stopping: %d replica(s) stay up for the next worker", len(self.supervisor.replicas))
+            self.supervisor.leave_running()
+        else:
+            await self._leave()
+        with anyio.move_on_after(self.close_s):
+            await self.control.close()
+            await self.bus.close()
+            await self.frontend.close()
+        log.info("stopped")
+
+    async def _leave(self) -> None:
         log.info("stopping: no new work" if self.enrolment.registered is None else "stopping: draining")
+        self.control.refuse_new_work()
         self.supervisor.refuse_new_work()
         async with anyio.create_task_group() as draining:
             draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)
@@ -109,11 +169,6 @@ class Worker:
         await self.supervisor.stop_all(force=self.hurry.is_set())
         with anyio.move_on_after(self.deregister_s):
             await self.enrolment.deregister()
-        with anyio.move_on_after(self.close_s):
-            await self.control.close()
-            await self.bus.close()
-            await self.frontend.close()
-        log.info("stopped")
 
 
 async def _cancel_when_set(event: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -23,6 +23,7 @@ _URL_WITH_CREDENTIALS = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]+@", re.IGNORECA
 _PROXY = re.compile(r"(https?|ftp|all|grpc)_proxy", re.IGNORECASE)
 
 TOKEN_VARIABLE = "LOCALAI_GRPC_AUTH_TOKEN"  # noqa: S105 - a name, not a secret
+WATCH_VARIABLE = "LOCALAI_BACKEND_PARENT_WATCH"
 
 
 def backend_environment(
@@ -32,7 +33,9 @@ def backend_environment(
 
     `inherited` is the worker's own. `allowed` (names, or prefixes ending in `*`) switches from "all but
     secrets" to a strict list; None keeps the first. A variable named in `allowed` passes even if it is a
-    secret: the operator said so. `token` goes out as LOCALAI_GRPC_AUTH_TOKEN when it is not empty.
+    secret: the operator said so. `token` goes out as LOCALAI_GRPC_AUTH_TOKEN when it is not empty. Newer
+    backends would end themselves when the worker does, and nothing could be taken over; the keeper ends
+    those that nobody comes back for, so their watch is off unless the operator says otherwise.
     Source: LocalAI core/cli/worker.go, pkg/grpc auth.
     """
     if allowed is None:
@@ -43,6 +46,7 @@ def backend_environment(
     passed.pop(TOKEN_VARIABLE, None)
     if token:
         passed[TOKEN_VARIABLE] = token
+    passed[WATCH_VARIABLE] = inherited.get(WATCH_VARIABLE, "false")
     return passed
 
 

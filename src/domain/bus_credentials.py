@@ -10,6 +10,9 @@ from typing import Self
 
 from .errors import WorkerError
 
+JWT = "NATS user JWT"
+SEED = "NATS user seed"
+
 _PARTS = 3  # header, claims, signature
 _SEED = re.compile(r"SU[A-Z2-7]{56}")  # a user's Ed25519 seed in NATS' own base32 form
 _CHECKSUM_BYTES = 2
@@ -53,9 +56,7 @@ class BusCredentials:
 
 def _claims(jwt: str) -> dict[str, object]:
     """The claims of a JWT, unverified: the server verifies them, we only want to know when they end."""
-    wrong = WrongCredentials(
-        "NATS user JWT", "three base64 parts with dots between, the second a JSON object"
-    )
+    wrong = WrongCredentials(JWT, "three base64 parts with dots between, the second a JSON object")
     parts = jwt.split(".")
     if len(parts) != _PARTS:
         raise wrong
@@ -71,10 +72,10 @@ def _claims(jwt: str) -> dict[str, object]:
 
 def _check_seed(seed: str) -> None:
     if not _SEED.fullmatch(seed):
-        raise WrongCredentials("NATS user seed", "58 letters and digits that begin with SU")
+        raise WrongCredentials(SEED, "58 letters and digits that begin with SU")
     raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
     if binascii.crc_hqx(raw[:-_CHECKSUM_BYTES], 0) != int.from_bytes(raw[-_CHECKSUM_BYTES:], "little"):
-        raise WrongCredentials("NATS user seed", "copied whole: its checksum does not fit")
+        raise WrongCredentials(SEED, "copied whole: its checksum does not fit")
 
 
 def _time(claims: dict[str, object], name: str) -> datetime | None:
@@ -86,4 +87,4 @@ def _time(claims: dict[str, object], name: str) -> datetime | None:
             return datetime.fromtimestamp(seconds, UTC)
         except (OverflowError, ValueError, OSError):
             pass
-    raise WrongCredentials("NATS user JWT", f'one whose "{name}" is a time in seconds')
+    raise WrongCredentials(JWT, f'one whose "{name}" is a time in seconds')

@@ -1,16 +1,18 @@
-"""Enrolment: making the node known to the frontend, keeping it known, and leaving in good order."""
+"""Enrolment: making the node known to the frontend, and leaving in good order."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 import anyio
 
-from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten, WorkerError
+from .errors import FrontendRefused, FrontendUnavailable, WorkerError
+from .leave import Departure
+from .messages.node_status import LoadedModel
 from .messages.registration import Heartbeat, RegisterReply, RegisterRequest
 from .node import NodeId
 from .node_identity import IdentityStore, NodeIdentity
+from .node_report import NodeProfile, heartbeat, registration
 from .outcome_log import OutcomeLog
 from .ports.filesystem import DiskSpace, FileSystem
 from .ports.frontend import FrontendClient
@@ -20,10 +22,9 @@ log = logging.getLogger(__name__)
 
 PENDING = "pending"
 
+_HEALTHY = "healthy"
 _FIRST_BACKOFF_S = 2.0  # doubling up to the cap; LocalAI core/cli/workerregistry/client.go
 _BACKOFF_CAP_S = 30.0
-_DRAIN_POLL_S = 1.0
-_FORGOTTEN_AFTER = 3  # heartbeats in a row that are answered with 404
 # Refusals that no retry can mend: they name something the operator has to change.
 _FINAL_STATUSES = frozenset({400, 401, 403})
 
@@ -39,30 +40,36 @@ class NotRegistered(WorkerError):
         return f"failed to register with the frontend after {self.attempts} attempt(s): {self.last}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeProfile:
-    """What the operator said about this node; the hardware is read when it is needed.
+@dataclass(eq=False)
+class NotEnough(WorkerError):
+    """The frontend took the node in, but did not give what the worker needs."""
 
-    `address` and `http_address` are `host:port` as the frontend dials them; `labels` as configured.
-    """
+    reason: str
 
-    name: str
-    address: str
-    http_address: str
-    token: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    max_replicas_per_model: int = 1
-    vram_budget: str = ""
-    models_path: Path = Path("/")
+    def __str__(self) -> str:
+        return self.reason
+
+
+Enough = Callable[[RegisterReply], str]
+"""What is missing in an answer to a registration; "" for nothing."""
+
+
+def _anything(_reply: RegisterReply) -> str:
+    return ""
+
+
+def _exactly(pause_s: float) -> float:
+    return pause_s
 
 
 @dataclass
 class Enrolment:
-    """Registers, beats and leaves. One instance per worker; `node_id` is known after `register`.
+    """Registers and leaves. One instance per worker; `node_id` is known after `register`.
 
     `capability` maps a reading of the hardware to LocalAI's capability string; `busy` tells whether
     requests are being served here, as far as this machine can see. `identities` keeps who the node is for
-    the next start, until it leaves; `frontend_url` tells which frontend that was.
+    the next start, until it leaves; `frontend_url` tells which frontend that was. `spread` lengthens a
+    pause by chance, so that a fleet does not call in one beat.
     Source: LocalAI core/cli/worker.go, core/cli/workerregistry/client.go.
     """
 
@@ -73,11 +80,12 @@ class Enrolment:
     capability: Callable[[Hardware], str]
     busy: Callable[[], Awaitable[bool]]
     attempts: int = 10
-    heartbeat_s: float = 10.0
     drain_s: float = 30.0
     identities: IdentityStore | None = None
     frontend_url: str = ""
+    spread: Callable[[float], float] = _exactly
     registered: RegisterReply | None = None
+    _registering: anyio.Lock = field(default_factory=anyio.Lock)
 
     @property
     def node_id(self) -> NodeId:
@@ -85,19 +93,29 @@ class Enrolment:
         assert self.registered is not None
         return NodeId(self.registered.id)
 
-    async def register(self) -> NodeId:
+    @property
+    def worries(self) -> tuple[str, ...]:
+        """What keeps work away from this node, as far as the frontend's answers tell; one line each."""
+        if self.registered is None:
+            return ("not registered with the frontend yet",)
+        return ("waiting for an admin's approval",) if self.registered.status == PENDING else ()
+
+    async def register(self, lacks: Enough = _anything) -> NodeId:
         """Make the node known, with retries: 2 s, doubling to 30 s, `attempts` in all.
 
-        400, 401 and 403 end at once (upstream retries them too): no waiting makes a wrong token right.
+        An answer that `lacks` something is a failure too, but not while the node is pending: its approval
+        is awaited for as long as it takes. 400, 401 and 403 end at once (upstream retries them too): no
+        waiting makes a wrong token right.
 
         Raises:
             NotRegistered: with the last answer.
         """
         backoff_s = _FIRST_BACKOFF_S
-        for attempt in range(1, self.attempts + 1):
+        attempt = 1
+        while True:
             try:
-                return await self._register_once()
-            except (FrontendUnavailable, FrontendRefused) as error:
+                await self._register_enough(lacks)
+            except (FrontendUnavailable, FrontendRefused, NotEnough) as error:
                 final = isinstance(error, FrontendRefused) and error.status in _FINAL_STATUSES
                 if final or attempt == self.attempts:
                     raise NotRegistered(attempt, error) from error
@@ -108,25 +126,34 @@ class Enrolment:
                     backoff_s,
                     error,
                 )
-                await anyio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
-        raise AssertionError("attempts is at least 1")
-
-    async def _register_again(self) -> None:
-        """Register for as long as it takes: a worker that runs does not end because a frontend is away."""
-        old = self.node_id
-        log.error("the frontend has forgotten node %s: registering again", old)
-        outcome = OutcomeLog("registrations", log)
-        backoff_s = _FIRST_BACKOFF_S
-        while True:
-            try:
-                await self._register_once()
-            except (FrontendUnavailable, FrontendRefused) as error:
-                outcome.failed("registering again failed", error, logging.ERROR)
-                await anyio.sleep(backoff_s)
+                waits = isinstance(error, NotEnough) and self.registered and self.registered.status == PENDING
+                attempt = attempt if waits else attempt + 1
+                await anyio.sleep(self.spread(backoff_s))
                 backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
             else:
-                break
+                return self.node_id
+
+    async def register_again(self) -> NodeId:
+        """Register for as long as it takes: a worker that runs does not end because a frontend is away.
+
+        Returns the id the node had before. If two ask for it at once, one registration does for both.
+        """
+        before = self.registered
+        async with self._registering:
+            if before is not None and self.registered is not before:
+                return NodeId(before.id)
+            old = self.node_id
+            outcome = OutcomeLog("registrations", log)
+            backoff_s = _FIRST_BACKOFF_S
+            while True:
+                try:
+                    await self._register_once()
+                except (FrontendUnavailable, FrontendRefused) as error:
+                    outcome.failed("registering again failed", error, logging.ERROR)
+                    await anyio.sleep(self.spread(backoff_s))
+                    backoff_s = min(backoff_s * 2, _BACKOFF_CAP_S)
+                else:
+                    break
         outcome.worked()
         log.warning(
             "registered again: node=%s before=%s; the frontend has dropped its rows of the models that run "
@@ -134,95 +161,10 @@ class Enrolment:
             self.node_id,
             old,
         )
-
-    async def _register_once(self) -> NodeId:
-        request = await self.request()
-        self.registered = await self.frontend.register(request)
-        if self.identities is not None:
-            await self.identities.save(NodeIdentity.of(self.frontend_url, request, self.registered))
-        log.info("registered: node=%s status=%s", self.registered.id, self.registered.status)
-        if self.registered.status == PENDING:
-            log.warning("this node waits for an admin's approval; the frontend sends no work until then")
-        return self.node_id
-
-    async def request(self) -> RegisterRequest:
-        """The registration body with the hardware as it is now."""
-        hardware = await self._read_hardware()
-        disk = await self._disk()
-        profile = self.profile
-        slots = max(profile.max_replicas_per_model, 1)
-        vram = hardware.total_vram_bytes
-        return RegisterRequest(
-            name=profile.name,
-            address=profile.address,
-            http_address=profile.http_address,
-            token=profile.token,
-            total_vram=vram,
-            available_vram=vram if hardware.free_vram_bytes is None else hardware.free_vram_bytes,
-            gpu_vendor=hardware.vendor,
-            total_ram=hardware.ram.total_bytes if hardware.ram else None,
-            available_ram=hardware.ram.available_bytes if hardware.ram else None,
-            gpu_compute_capability=hardware.compute_capability,
-            capability=self.capability(hardware),
-            max_replicas_per_model=slots,
-            total_disk=disk.total_bytes if disk else None,
-            available_disk=disk.available_bytes if disk else None,
-            vram_budget=profile.vram_budget,
-            labels={**profile.labels, "node.replica-slots": str(slots)},
-        )
-
-    async def beat_forever(self, moved: Callable[[NodeId, NodeId], Awaitable[None]]) -> None:
-        """Send a heartbeat at once and then every `heartbeat_s` seconds, until cancelled.
-
-        A failed beat is logged and the next one tried: missing one costs nothing, the frontend gives a
-        node 60 s. Three 404s in a row mean that the frontend has forgotten the node (one alone may be a
-        hiccup of its database): the node registers again, as it is now, and `moved` is awaited with the old
-        and the new id if they differ (H-18). The frontend then has no rows of what runs here; its next
-        install of a model finds the process again.
-        """
-        outcome = OutcomeLog("heartbeats", log)
-        forgotten = 0
-        while True:
-            try:
-                await self.frontend.heartbeat(self.node_id, await self.heartbeat())
-            except NodeForgotten as error:
-                forgotten += 1
-                how = f"heartbeat refused ({forgotten} of {_FORGOTTEN_AFTER})"
-                outcome.failed(how, error, logging.WARNING)
-            except FrontendRefused as error:
-                forgotten = 0
-                outcome.failed("heartbeat refused", error, logging.ERROR)
-            except FrontendUnavailable as error:
-                forgotten = 0
-                outcome.failed("heartbeat missed", error, logging.WARNING)
-            else:
-                forgotten = 0
-                outcome.worked()
-            if forgotten == _FORGOTTEN_AFTER:
-                forgotten = 0
-                old = self.node_id
-                await self._register_again()
-                if self.node_id != old:
-                    await moved(old, self.node_id)
-            else:
-                await anyio.sleep(self.heartbeat_s)
-
-    async def heartbeat(self) -> Heartbeat:
-        """One heartbeat body with fresh readings."""
-        hardware = await self._read_hardware()
-        disk = await self._disk()
-        return Heartbeat(
-            available_vram=hardware.free_vram_bytes if hardware.total_vram_bytes else None,
-            available_ram=hardware.ram.available_bytes if hardware.ram else None,
-            total_disk=disk.total_bytes if disk else None,
-            available_disk=disk.available_bytes if disk else None,
-        )
+        return old
 
     async def drain(self) -> None:
         """Ask for no new work and wait, `drain_s` seconds at most, until nothing is in flight.
-
-        Two must agree on that: the frontend by its rows, which newer ones delete as they drain (S-K15), and
-        this machine by `busy`. A frontend that does not take the drain is not asked for its rows.
 
         A pending node skips it: draining would erase "pending", and the next register would make the node
         healthy without an approval (H-17).
@@ -231,41 +173,74 @@ class Enrolment:
             return
         if self.identities is not None:
             await self.identities.forget()  # first: whoever starts after this must register
-        draining = True
-        try:
-            await self.frontend.drain(self.node_id)
-        except (FrontendUnavailable, FrontendRefused) as error:
-            draining = False
-            log.warning("drain failed, stopping without it: node=%s error=%s", self.node_id, error)
-        lists = OutcomeLog("lists of models", log)
-        with anyio.move_on_after(self.drain_s) as limit:
-            while (draining and await self._in_flight(lists)) or await self.busy():
-                await anyio.sleep(_DRAIN_POLL_S)
-        if limit.cancelled_caught:
-            log.warning("requests still in flight after %g s; stopping all the same", self.drain_s)
+        await self._departure().drain()
 
     async def deregister(self) -> None:
-        """Mark the node offline, then draining: an offline node whose last beat is young is flipped back
-        to healthy by the frontend's monitor, a draining one is left alone (H-16).
-        """
+        """Leave the frontend; a pending node skips it, as in `drain`."""
         if self.registered is None or self.registered.status == PENDING:
             return
-        try:
-            await self.frontend.deregister(self.node_id)
-            await self.frontend.drain(self.node_id)
-        except (FrontendUnavailable, FrontendRefused) as error:
-            log.warning("deregistration failed: node=%s error=%s", self.node_id, error)
-        else:
-            log.info("deregistered: node=%s", self.node_id)
+        await self._departure().deregister()
 
-    async def _in_flight(self, outcome: OutcomeLog) -> bool:
+    async def request(self) -> RegisterRequest:
+        """The registration body with the hardware as it is now."""
+        hardware = await self._read_hardware()
+        return registration(self.profile, hardware, await self._disk(), self.capability(hardware))
+
+    async def heartbeat(self) -> Heartbeat:
+        """One heartbeat body with fresh readings."""
+        return heartbeat(await self._read_hardware(), await self._disk())
+
+    async def rows(self) -> tuple[LoadedModel, ...] | None:
+        """The models that the frontend has in its books for this node; None where it does not tell."""
         try:
-            rows = await self.frontend.loaded_models(self.node_id)
+            return await self.frontend.loaded_models(self.node_id)
         except (FrontendUnavailable, FrontendRefused) as error:
-            outcome.failed("cannot ask what is in flight, waiting", error, logging.WARNING)
-            return True
-        outcome.worked()
-        return sum(row.in_flight for row in rows) > 0
+            log.debug("cannot ask what is loaded: error=%s", error)
+            return None
+
+    async def ask_for_approval(self) -> bool:
+        """Find out whether a pending node is approved by now; whether that took a registration.
+
+        Rows of models tell that it is. Without any a registration tells, and drops nothing; a node that is
+        still pending stays so.
+        """
+        assert self.registered is not None
+        rows = await self.rows()
+        if rows is None:
+            return False
+        if rows:
+            self.registered = replace(self.registered, status=_HEALTHY)
+        else:
+            try:
+                await self._register_enough(_anything)
+            except (FrontendUnavailable, FrontendRefused) as error:
+                log.debug("cannot ask whether this node is approved: error=%s", error)
+                return False
+        if self.registered.status != PENDING:
+            log.info("this node is approved: node=%s", self.node_id)
+        return not rows
+
+    async def _register_enough(self, lacks: Enough) -> None:
+        async with self._registering:
+            await self._register_once()
+        assert self.registered is not None
+        if missing := lacks(self.registered):
+            raise NotEnough(missing)
+
+    async def _register_once(self) -> None:
+        request = await self.request()
+        was_pending = self.registered is not None and self.registered.status == PENDING
+        self.registered = await self.frontend.register(request)
+        if self.identities is not None:
+            await self.identities.save(NodeIdentity.of(self.frontend_url, request, self.registered))
+        pending = self.registered.status == PENDING
+        level = logging.DEBUG if pending and was_pending else logging.INFO
+        log.log(level, "registered: node=%s status=%s", self.registered.id, self.registered.status)
+        if pending and not was_pending:
+            log.warning("this node waits for an admin's approval; the frontend sends no work until then")
+
+    def _departure(self) -> Departure:
+        return Departure(self.frontend, self.node_id, self.busy, self.drain_s)
 
     async def _read_hardware(self) -> Hardware:
         hardware = await self.hardware.read()

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import anyio
 
 from .backend import ReplicaKey
+from .collect_output import CollectOutput
 from .deaths import Death, Deaths
 from .errors import BackendUnavailable, BackendUnhealthy, SpawnFailed
 from .ports.backend_client import BackendClient
@@ -25,6 +26,7 @@ _TAIL_BYTES = 16 * 1024  # and never more than this (N-B30)
 _POLL_SHARE = 0.01
 _POLL_MIN_S = 0.005
 _POLL_MAX_S = 0.1
+_STDERR = ".stderr.log"
 _NAME_CHARACTERS = 180  # of the 255 a file system gives; suffixes follow
 
 
@@ -67,6 +69,7 @@ class BackendStarter:
     client: BackendClient
     filesystem: FileSystem
     deaths: Deaths
+    output: CollectOutput
     environment: Mapping[str, str]
     output_directory: Path
     ready_timeout_s: float = 30.0
@@ -85,7 +88,7 @@ class BackendStarter:
             program=program,
             arguments=("--addr", f"0.0.0.0:{port}"),
             environment={**self.environment, **await self._vulkan_drivers(program.parent)},
-            stdout=stderr.with_name(stderr.name.replace(".stderr.", ".stdout.")),
+            stdout=_stdout_beside(stderr),
             stderr=stderr,
             mark=mark,
         )
@@ -95,22 +98,29 @@ class BackendStarter:
                 process = await self.processes.spawn(spec)
         except SpawnFailed as error:
             raise BackendNotStarted(key, error) from error
+        self.output.follow(key, stdout=spec.stdout, stderr=stderr)
         return Launched(key, port, process, stderr, mark, started_s, oom_kills)
 
     def found(self, key: ReplicaKey, port: int, process: Process, mark: str) -> Launched:
         """`process`, which an earlier worker launched for `key`, as this one would have launched it."""
+        stderr = self._stderr_of(key)
+        self.output.follow(key, stdout=_stdout_beside(stderr), stderr=stderr)
         return Launched(
             key,
             port,
             process,
-            self._stderr_of(key),
+            stderr,
             mark,
             anyio.current_time(),
             self.deaths.oom.count(),
         )
 
     def _stderr_of(self, key: ReplicaKey) -> Path:
-        return self.output_directory / f"{_file_name(key)}.stderr.log"
+        return self.output_directory / f"{_file_name(key)}{_STDERR}"
+
+    async def ended(self, launched: Launched) -> None:
+        """Take in the last words of `launched`, whose whole group is gone."""
+        await self.output.finish(stdout=_stdout_beside(launched.stderr), stderr=launched.stderr)
 
     async def until_ready(self, launched: Launched, stopping: Callable[[], bool]) -> None:
         """Return when the child lives, the listener on its port is its own, and Health says OK (D6).
@@ -178,6 +188,10 @@ class BackendStarter:
 def is_alive(process: Process) -> bool:
     """Whether the leader of its group runs."""
     return process.exit is None
+
+
+def _stdout_beside(stderr: Path) -> Path:
+    return stderr.with_name(stderr.name.removesuffix(_STDERR) + ".stdout.log")
 
 
 def _file_name(key: ReplicaKey) -> str:

@@ -65,6 +65,7 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
+                tasks.start_soon(self.starter.output.run)
                 try:
                     yield
                 finally:
@@ -108,6 +109,12 @@ class Supervisor:
     def replicas(self) -> tuple[RunningReplica, ...]:
         """Replicas that are up and not being stopped."""
         return self.table.running
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """The marks of all processes in the table."""
+        launched = (entry.spawned for entry in self.table.entries.values())
+        return frozenset(each.mark for each in launched if each is not None)
 
     async def busy(self) -> bool:
         """Whether a client is connected to a replica that is up; False where the machine cannot tell.
@@ -307,6 +314,7 @@ class Supervisor:
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                await self.starter.ended(entry.spawned)
                 if self.journal is not None:
                     await self.journal.forget(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)

@@ -117,7 +117,14 @@ def group_of(leader: int) -> list[int]:
 
 
 def children_of(worker: WorkerProcess) -> list[psutil.Process]:
-    """Every process below the worker, zombies too."""
+    """Every process below the worker, zombies too, but for its keeper."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(worker.process.pid).children(recursive=True)
+        children = psutil.Process(worker.process.pid).children(recursive=True)
+        return [child for child in children if not _is_keeper(child)]
     return []
+
+
+def _is_keeper(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any("keeper_main" in part for part in process.cmdline())
+    return False

@@ -23,6 +23,7 @@ def test_secrets_of_the_worker_stay_out() -> None:
         "PATH": "/usr/bin",
         "LLAMACPP_PARALLEL": "4",
         "HTTPS_PROXY": "http://user:pass@proxy:3128",
+        "LOCALAI_BACKEND_PARENT_WATCH": "false",
     }
 
 
@@ -48,7 +49,7 @@ def test_urls_with_credentials_are_recognised(value: str, secret: bool) -> None:
 
 def test_an_allow_list_is_strict_and_knows_prefixes() -> None:
     environment = backend_environment(_WORKER, token="", allowed=("PATH", "LLAMACPP_*"))
-    assert set(environment) == {"PATH", "LLAMACPP_PARALLEL"}
+    assert set(environment) == {"PATH", "LLAMACPP_PARALLEL", "LOCALAI_BACKEND_PARENT_WATCH"}
 
 
 def test_an_operator_may_allow_a_secret_by_name() -> None:
@@ -56,8 +57,12 @@ def test_an_operator_may_allow_a_secret_by_name() -> None:
     assert environment["AWS_SECRET_ACCESS_KEY"] == "k"
 
 
-def test_backends_keep_their_watch_on_the_worker() -> None:
-    """G-F20: nothing else ends the backends of a killed worker yet, so the watch is left alone."""
-    assert "LOCALAI_BACKEND_PARENT_WATCH" not in backend_environment(_WORKER, token="")
-    told = backend_environment({"LOCALAI_BACKEND_PARENT_WATCH": "false"}, token="")
-    assert told["LOCALAI_BACKEND_PARENT_WATCH"] == "false"
+@pytest.mark.parametrize("allowed", [None, ("PATH",)])
+def test_backends_do_not_end_with_their_worker_unless_the_operator_says_so(
+    allowed: tuple[str, ...] | None,
+) -> None:
+    """G-F20: those that watch their parent would be gone before the next worker could take them over."""
+    environment = backend_environment(_WORKER, token="", allowed=allowed)
+    assert environment["LOCALAI_BACKEND_PARENT_WATCH"] == "false"
+    told = backend_environment({"LOCALAI_BACKEND_PARENT_WATCH": "true"}, token="", allowed=allowed)
+    assert told["LOCALAI_BACKEND_PARENT_WATCH"] == "true"

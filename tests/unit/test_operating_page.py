@@ -16,7 +16,12 @@ HEAD = ("| flag | variables | default | since | meaning |", "|---|---|---|---|--
 SAYS_UNUSED = "Read and checked, without any effect in this version:"
 
 # Checked where the settings are read, or used under another name.
-_USED_ELSEWHERE = {"registration_require_auth", "distributed_require_auth", "grpc_max_port"}
+_USED_ELSEWHERE = {
+    "registration_require_auth",
+    "distributed_require_auth",
+    "nats_require_auth",
+    "grpc_max_port",
+}
 
 
 def line_of(option: Option) -> str:
@@ -72,6 +77,7 @@ def test_every_variable_of_localai_on_the_page_is_one() -> None:
     known = {name for option in OPTIONS for name in option.env} | {
         "LOCALAI_GRPC_AUTH_TOKEN",
         "LOCALAI_BACKEND_PARENT_WATCH",
+        "LOCALAI_WORKER_LAUNCH",
         "LOCALAI_FORCE_META_BACKEND_CAPABILITY",
         "LOCALAI_FORCE_META_BACKEND_CAPABILITY_RUN_FILE",
     }

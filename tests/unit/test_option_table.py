@@ -51,7 +51,16 @@ LOCALAI = """
 --log-format LOCALAI_LOG_FORMAT
 --log-dedup-logs LOCALAI_LOG_DEDUP
 """
-OURS = {"state_path", "backend_env", "ready_timeout", "stop_grace", "bus"} | {
+OURS = {
+    "state_path",
+    "backend_env",
+    "backend_log_mib",
+    "ready_timeout",
+    "stop_grace",
+    "bus",
+    "sigstore_trusted_root",
+    "keep_backends",
+    "adoption_window",
     "download_connections",
     "backend_cache",
     "backend_size_limit",

@@ -75,3 +75,14 @@ async def test_a_success_from_the_start_is_no_news(
 ) -> None:
     outcome.worked()
     assert said(caplog) == []
+
+
+async def test_what_goes_on_is_told_again_every_ten_minutes(
+    outcome: OutcomeLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line that was told once has scrolled away."""
+    for _ in range(131):
+        outcome.failed("call refused", REFUSED[401], logging.ERROR)
+        await anyio.sleep(10)
+    loud = [text for level, text in said(caplog) if level == logging.ERROR]
+    assert loud == ["call refused:", "call refused again: failures=61", "call refused again: failures=121"]

@@ -18,6 +18,7 @@ from localai_worker.app.resolve_settings import (
     survey_settings,
 )
 from localai_worker.app.settings import Bus
+from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.domain.backend_environment import backend_environment
 from localai_worker.domain.galleries import Gallery
 
@@ -449,11 +450,24 @@ def test_files_must_exist_but_only_where_the_disk_may_be_read(tmp_path: Path) ->
         require_files(resolve(nats_tls_ca=str(tmp_path)).values)
 
 
+@pytest.mark.parametrize("name", ["nats_jwt", "nats_user_seed"])
+def test_nats_credentials_that_cannot_be_any_are_an_error_that_does_not_show_them(name: str) -> None:
+    """S-W07: a worker that would be refused for ever does not start."""
+    pair = NatsUsers().mint("worker")
+    given = {"nats_jwt": pair.jwt, "nats_user_seed": pair.seed, name: "hush"}
+    said = error(**given)
+    assert f"--{name.replace('_', '-')}=" in said
+    assert "hush" not in said
+    good = resolve(**{**given, name: getattr(pair, {"nats_jwt": "jwt"}.get(name, "seed"))}).settings
+    assert (good.nats_jwt, good.nats_user_seed) == (pair.jwt, pair.seed)
+
+
 def test_no_print_of_the_settings_shows_a_secret() -> None:
+    pair = NatsUsers().mint("worker")
     secrets = {
         "LOCALAI_REGISTRATION_TOKEN": "hush-1",
-        "LOCALAI_NATS_JWT": "hush-2",
-        "LOCALAI_NATS_USER_SEED": "hush-3",
+        "LOCALAI_NATS_JWT": pair.jwt,
+        "LOCALAI_NATS_USER_SEED": pair.seed,
         "LOCALAI_STORAGE_ACCESS_KEY": "hush-4",
         "LOCALAI_STORAGE_SECRET_KEY": "hush-5",
         "LOCALAI_NATS_URL": "nats://user:hush-6@nats:4222,hush-7@nats-2:4222",

@@ -16,8 +16,10 @@ from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import MemoryParts, in_memory
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.app.startup import leaves
 from localai_worker.app.worker import Worker
+from localai_worker.domain.bus_credentials import BusCredentials
 from localai_worker.domain.enrol import NotRegistered
 from localai_worker.domain.errors import BusUnavailable, NoResponders, SubscriptionDenied
 from localai_worker.domain.galleries import Gallery
@@ -98,6 +100,23 @@ class Stage:
     def endpoints(self) -> list[str]:
         """The calls the frontend got, heartbeats left out."""
         return [call.endpoint for call in self.registry.calls if call.endpoint != "heartbeat"]
+
+    def mint_logins(self, lifetime_s: float = 24 * 3600.0) -> None:
+        """Let the broker admit only the frontend itself and whom its registry minted a login for."""
+        users = NatsUsers(now_s=lambda: self.registry.clock.now().timestamp())
+        admitted: dict[BusCredentials, NodeId] = {}
+
+        def mint(node_id: NodeId) -> tuple[str, str]:
+            credentials = users.mint(node_id, lifetime_s=lifetime_s)
+            admitted[credentials] = node_id
+            return credentials.jwt, credentials.seed
+
+        self.registry.credentials = mint
+        own = self.bus.credentials = users.mint("frontend")
+        now = self.registry.clock.now
+        self.broker.admits = lambda given: (
+            given == own or (given in admitted and given.expires_at is not None and now() < given.expires_at)
+        )
 
     async def live(self) -> None:
         """Run the worker to its end; failures are kept."""
@@ -213,15 +232,15 @@ async def test_a_stop_between_two_registrations_ends_it_at_once(stage: Stage) ->
     stage.assert_nothing_is_left()
 
 
-async def test_a_frontend_that_stays_away_ends_it_after_ten_attempts(stage: Stage) -> None:
+async def test_a_frontend_that_stays_away_ends_it_after_a_hundred_attempts(stage: Stage) -> None:
     stage.registry.offline = True
     with pytest.RaisesGroup(NotRegistered, flatten_subgroups=True) as caught:
         await stage.worker.run()
     (failure,) = leaves(caught.value)
     assert isinstance(failure, NotRegistered)
-    assert failure.attempts == 10
-    assert stage.endpoints == ["register"] * 10
-    assert anyio.current_time() == 2 + 4 + 8 + 16 + 5 * 30
+    assert failure.attempts == 100
+    assert stage.endpoints == ["register"] * 100
+    assert anyio.current_time() == 2 + 4 + 8 + 16 + 95 * 30
     stage.assert_nothing_is_left()
 
 
@@ -280,6 +299,52 @@ async def test_a_node_that_moves_is_heard_under_both_ids_before_it_leaves_the_ol
         await anyio.sleep(35)
         assert answers == [(old, ()), (stage.node_id, ())]
         stage.worker.stop_requested.set()
+
+
+async def test_a_worker_whose_login_the_frontend_mints_registers_before_it_connects(stage: Stage) -> None:
+    """H-20, S-W06: there is no other way in; commands are taken before the first heartbeat all the same."""
+    stage.mint_logins()
+    stage.registry.look = lambda: (stage.http.bound, stage.worker.bus.connected)
+    async with anyio.create_task_group() as tasks:
+        node_id = await tasks.start(stage.worker.run)
+        assert await stage.frontend.list_backends(node_id) == ()
+        await anyio.sleep(5)
+        stage.worker.stop_requested.set()
+    assert stage.registry.seen[:2] == [("register", (True, False)), ("heartbeat", (True, True))]
+
+
+async def test_a_forgotten_node_moves_with_a_login_for_its_new_id(stage: Stage) -> None:
+    """H-18, N-B23: a minted login is for one id only, so the old one is left first."""
+    stage.mint_logins()
+    async with anyio.create_task_group() as tasks:
+        old = await tasks.start(stage.worker.run)
+        stage.registry.admin_delete(old)
+        await anyio.sleep(35)
+        new = stage.node_id
+        assert new != old
+        assert await stage.frontend.list_backends(new) == ()
+        with pytest.raises(NoResponders):
+            await stage.bus.request(NodeSubjects(old).list, b"{}", timeout_s=5)
+        stage.worker.stop_requested.set()
+    assert stage.failures == []
+    stage.assert_nothing_is_left()
+
+
+async def test_a_renewed_login_disturbs_no_command(stage: Stage) -> None:
+    """N-B4: backends run on, and commands are answered before, while and after."""
+    stage.mint_logins(lifetime_s=3600)
+    async with anyio.create_task_group() as tasks:
+        node_id = await tasks.start(stage.worker.run)
+        await stage.install("qwen")
+        (before,) = stage.worker.supervisor.replicas
+        for _ in range(4 * 60):
+            await anyio.sleep(60)
+            await stage.frontend.list_backends(node_id)
+        await stage.install("qwen")
+        assert stage.worker.supervisor.replicas == (before,)
+        stage.worker.stop_requested.set()
+    assert 4 <= stage.endpoints.count("register") <= 6
+    stage.assert_nothing_is_left()
 
 
 async def test_heartbeats_go_on_while_the_bus_is_away(stage: Stage) -> None:

@@ -67,8 +67,10 @@ def choose_manifest(
     return fitting[0]
 
 
-def parse_manifest(manifest: object, *, what: str, uri: str) -> tuple[Descriptor, tuple[Descriptor, ...]]:
-    """The config and the layers of an image, lowest layer first.
+def parse_manifest(
+    manifest: object, *, what: str, uri: str, any_type: bool = False
+) -> tuple[Descriptor, tuple[Descriptor, ...]]:
+    """The config and the layers of an image, lowest layer first; with `any_type` also of something else.
 
     Raises:
         ArtifactInvalid: it is no image manifest (schema 2 or OCI), or a layer is no tar archive.
@@ -76,7 +78,7 @@ def parse_manifest(manifest: object, *, what: str, uri: str) -> tuple[Descriptor
     config = _descriptor(_object(manifest, what, uri).get("config"), what=f"config of {what}", uri=uri)
     layers = _descriptors(manifest, "layers", what=what, uri=uri)
     for layer in layers:
-        if layer.media_type and ".tar" not in layer.media_type:
+        if not any_type and layer.media_type and ".tar" not in layer.media_type:
             raise ArtifactInvalid(uri, f"layer {layer.digest} is {layer.media_type}, not a tar archive")
     return config, tuple(layers)
 

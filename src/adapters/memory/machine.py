@@ -5,10 +5,12 @@ Time is the event loop's (`anyio.current_time`), so a virtual clock moves it.
 
 import math
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 import anyio
 
+from ...domain.ports.outputs import full_part
 from ...domain.ports.processes import (
     Listening,
     ProcessExit,
@@ -55,6 +57,7 @@ class FakeProcess:
     started_s: float
     _ends_s: float
     _ended_as: ProcessExit
+    kept_until_s: float = math.inf  # then the keeper ends its whole group
     _child_killed: bool = False
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -64,11 +67,14 @@ class FakeProcess:
 
     @property
     def exit(self) -> ProcessExit | None:
-        return self._ended_as if anyio.current_time() >= self._ends_s else None
+        now_s = anyio.current_time()
+        if now_s >= self.kept_until_s <= self._ends_s:
+            return ProcessExit(signal=9)
+        return self._ended_as if now_s >= self._ends_s else None
 
     async def wait(self) -> ProcessExit:
         while (ended := self.exit) is None:
-            with anyio.move_on_after(self._ends_s - anyio.current_time()):
+            with anyio.move_on_after(min(self._ends_s, self.kept_until_s) - anyio.current_time()):
                 await self._changed.wait()
         await anyio.lowlevel.checkpoint()
         return ended
@@ -91,7 +97,8 @@ class FakeProcess:
             self._changed = anyio.Event()
 
     def group_alive(self) -> bool:
-        return self.exit is None or (self.program.child_outlives and not self._child_killed)
+        child_left = self.program.child_outlives and not self._child_killed
+        return self.exit is None or (child_left and anyio.current_time() < self.kept_until_s)
 
     async def listening(self, port: int) -> Listening:
         await anyio.lowlevel.checkpoint()
@@ -108,7 +115,9 @@ class FakeProcess:
 
     def print(self, text: str, *, stderr: bool = False) -> None:
         """Write `text` to one of its output files."""
-        self.machine.outputs[self.spec.stderr if stderr else self.spec.stdout] += text
+        path = self.spec.stderr if stderr else self.spec.stdout
+        self.machine.outputs[path] = self.machine.outputs.pop(path, "") + text  # the last written is last
+        self.machine.wake_readers()
 
     @property
     def port(self) -> int:
@@ -139,7 +148,11 @@ class InMemoryMachine:
     connections: dict[int, int] | None = field(default_factory=dict)
     outputs: dict[Path, str] = field(default_factory=dict)
     oom_kills: int | None = 0
+    printed: anyio.Event = field(default_factory=anyio.Event)
     boots: int = 1
+    workers: dict[Path, int] = field(default_factory=dict)  # who holds a state directory
+    keepers: dict[Path, float] = field(default_factory=dict)  # the adoption window of its keeper
+    _runs: int = 0
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
         """Run `program` as `spec` says; its stderr is there at once."""
@@ -148,6 +161,7 @@ class InMemoryMachine:
             if path in self.outputs:
                 self.outputs[path.with_name(path.name + ".previous")] = self.outputs[path]
             self.outputs[path] = text
+            self.outputs.pop(full_part(path), None)
         process = FakeProcess(
             self,
             _FIRST_PID + len(self.processes),
@@ -160,6 +174,34 @@ class InMemoryMachine:
         )
         self.processes.append(process)
         return process
+
+    def worker_came(self, directory: Path) -> int:
+        """A worker takes the state directory, and with it what the keeper has not ended yet."""
+        self._runs += 1
+        self.workers[directory] = self._runs
+        for process in self._left_behind(directory):
+            process.kept_until_s = math.inf
+        return self._runs
+
+    def worker_died(self, directory: Path) -> None:
+        """Nobody holds the state directory any more; with a keeper on duty its time begins to run."""
+        self.workers.pop(directory, None)
+        if (window_s := self.keepers.get(directory)) is not None:
+            for process in self._left_behind(directory):
+                process.kept_until_s = anyio.current_time() + window_s
+
+    def _left_behind(self, directory: Path) -> list[FakeProcess]:
+        owner = owner_of(directory)
+        return [
+            process
+            for process in self.processes
+            if process.spec.mark.startswith(f"{owner}.") and process.group_alive()
+        ]
+
+    def wake_readers(self) -> None:
+        """Let those who wait for output look again."""
+        self.printed.set()
+        self.printed = anyio.Event()
 
     def kill_for_memory(self, process: FakeProcess) -> None:
         """Have the kernel end `process` because memory ran out."""
@@ -181,10 +223,17 @@ class InMemoryMachine:
     def reboot(self) -> None:
         """End every process with its whole group."""
         for process in self.processes:
-            process.signal_group(StopSignal.KILL)
+            process.kept_until_s = anyio.current_time()
         self.boots += 1
+        self.workers.clear()
+        self.keepers.clear()
 
     @property
     def running(self) -> tuple[FakeProcess, ...]:
         """The processes that live, oldest first."""
         return tuple(process for process in self.processes if process.exit is None)
+
+
+def owner_of(directory: Path) -> str:
+    """What the marks of this state directory begin with."""
+    return blake2b(str(directory).encode(), digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 
 from ...domain.errors import SpawnFailed
+from ...domain.ports.outputs import full_part
 from ...domain.ports.processes import (
     Listening,
     MarkedGroup,
@@ -87,5 +88,7 @@ class InMemoryProcesses:
 
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
         await anyio.lowlevel.checkpoint()
-        text = self.machine.outputs.get(path, "").encode()[-limit_bytes:].decode(errors="replace")
+        outputs = self.machine.outputs
+        text = outputs.get(full_part(path), "") + outputs.get(path, "")
+        text = text.encode()[-limit_bytes:].decode(errors="replace")
         return "\n".join(text.splitlines()[-lines:])

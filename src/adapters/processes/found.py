@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from ...domain.ports.processes import Listening, MarkedGroup, ProcessExit, ProcessIdentity, StopSignal, Work
 from .listeners import who_listens
-from .proc_table import cpu_s_of, marked_processes, members, read_process, this_boot
+from .proc_table import cpu_s_of, living, marked_processes, read_process, this_boot
 from .signals import SIGNALS
 
 
@@ -52,7 +52,15 @@ class FoundProcess:
                 os.killpg(self.pid, SIGNALS[signal])
 
     def group_alive(self) -> bool:
-        return bool(members(self.pid, self.leader_started))
+        if self.exit is None:
+            return True
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # a member changed its user
+            pass
+        return bool(living({self.pid: self.leader_started}))
 
     async def listening(self, port: int) -> Listening:
         return await who_listens(port, self.pid)

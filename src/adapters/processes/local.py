@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import re
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import IO
 from anyio import to_thread
 
 from ...domain.errors import SpawnFailed
+from ...domain.output_text import plain
+from ...domain.ports.outputs import full_part
 from ...domain.ports.processes import (
     Listening,
     MarkedGroup,
@@ -26,9 +28,6 @@ from .found import FoundProcess, find_process, marked_groups
 from .listeners import who_listens
 from .proc_table import MARK_VARIABLE, all_processes, cpu_s_of, read_process, readable, this_boot
 from .signals import SIGNALS
-
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass
@@ -77,9 +76,16 @@ class LocalProcess:
     async def work(self) -> Work:
         return await to_thread.run_sync(_work, self.pid, self.outputs)
 
-    def watch(self) -> None:
-        """Have the event loop notice the end: by pidfd, or by a waiting thread where there is none."""
+    def watch(self, then: Callable[[], None] = lambda: None) -> None:
+        """Have the event loop notice the end, by pidfd, or by a waiting thread where there is none, and call
+        `then`.
+        """
         loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            self._reap()
+            then()
+
         try:
             descriptor = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
@@ -87,17 +93,17 @@ class LocalProcess:
             def wait_in_thread() -> None:
                 self.popen.wait()
                 with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(self._reap)
+                    loop.call_soon_threadsafe(ended)
 
             threading.Thread(target=wait_in_thread, daemon=True, name=f"wait-{self.pid}").start()
             return
 
-        def ended() -> None:
+        def readable() -> None:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            self._reap()
+            ended()
 
-        loop.add_reader(descriptor, ended)
+        loop.add_reader(descriptor, readable)
 
     def _reap(self) -> None:
         code = self.popen.poll()
@@ -139,6 +145,7 @@ def _start(spec: ProcessSpec) -> tuple[subprocess.Popen[bytes], ProcessIdentity 
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists():
             path.replace(path.with_name(path.name + ".previous"))
+        full_part(path).unlink(missing_ok=True)
     with _append(spec.stdout) as stdout, _append(spec.stderr) as stderr:
         popen = subprocess.Popen(
             [spec.program.name, *spec.arguments],
@@ -174,12 +181,17 @@ def _work(group: int, outputs: tuple[Path, ...]) -> Work:
 
 
 def _read_tail(path: Path, lines: int, limit_bytes: int) -> str:
+    end = _last_bytes(path, limit_bytes)
+    if len(end) < limit_bytes:  # it may have been emptied a moment ago
+        end = _last_bytes(full_part(path), limit_bytes - len(end)) + end
+    return "\n".join(plain(end.decode("utf-8", errors="replace")).splitlines()[-lines:])
+
+
+def _last_bytes(path: Path, limit_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit_bytes))
-            text = file.read(limit_bytes).decode("utf-8", errors="replace")
+            return file.read(limit_bytes)
     except FileNotFoundError:
-        return ""
-    text = _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\r\n", "\n")))
-    return "\n".join(text.splitlines()[-lines:])
+        return b""

@@ -1,7 +1,7 @@
 """The kernel's process table as /proc shows it. Standard library only: the keeper imports it too."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,15 +63,22 @@ _STARTED = 19
 _CPU_TIMES = slice(11, 15)
 
 
-def members(group: int, leader_started: int) -> list[ProcEntry]:
-    """The running members of the group whose leader started at `leader_started` (0: it is known to be gone).
+def living(groups: Mapping[int, int]) -> set[int]:
+    """Which of the process groups have a running member. Each is given with the start time of its leader, 0
+    for one that is known to be gone.
 
-    Where a leader of that number started at another time the number was given away again: no member is left.
+    Where a leader of that number started at another time the number was given away again: that group is
+    another one, and ours is gone.
     """
-    found = [process for process in all_processes() if process.group == group]
-    if any(process.pid == group and process.started != leader_started for process in found):
-        return []
-    return [process for process in found if process.running]
+    found = set()
+    others = set()
+    for process in all_processes():
+        if process.group in groups:
+            if process.pid == process.group and process.started != groups[process.group]:
+                others.add(process.group)
+            elif process.running:
+                found.add(process.group)
+    return found - others
 
 
 def cpu_s_of(group: int) -> float:

@@ -14,7 +14,8 @@ class ProcessSpec:
 
     The program runs as `directory/program.name` with `directory` as working directory, stdin from the
     null device, and stdout and stderr appended to the two files. They start empty: what an earlier
-    process left there is kept beside as `<name>.previous`; missing parents are created, mode 0700.
+    process left there last is kept beside as `<name>.previous`, its full part is removed; missing parents
+    are created, mode 0700.
     `environment` is complete: nothing is inherited besides. A `mark` (see `launch_mark`) goes into it
     too; by it a process and whatever it starts is recognised after a crash of the worker.
     """
@@ -158,7 +159,7 @@ class Processes(Protocol):
         """
 
     async def tail(self, path: Path, *, lines: int, limit_bytes: int) -> str:
-        """The last `lines` lines of an output file, read from its last `limit_bytes` bytes only.
+        """The last `lines` lines of an output file and its full part, from their last `limit_bytes` only.
 
         Undecodable bytes are replaced, control characters (colours) removed. A missing file gives "".
         """
