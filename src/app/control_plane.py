@@ -34,6 +34,7 @@ from ..domain.ports.bus import BusMessage, MessageBus, Subscription
 from .commands.backend import BackendCommands
 from .commands.command import Command, Reply, fitting, request, unread
 from .commands.model import ModelCommands
+from .storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class ControlPlane:
     models: ModelCommands
     addresses: NodeAddresses
     request_stop: Callable[[], None]
+    storage: Storage | None = None
     _served: dict[NodeId, "_Served"] = field(default_factory=dict)
     _refusing: bool = False
 
@@ -150,6 +152,7 @@ class ControlPlane:
             ),
             Command(subjects.stop, backends.stop),
             Command(subjects.node_stop, self._node_stop),
+            *(self.storage.served(subjects) if self.storage else ()),
         )
 
     async def _serve_command(self, command: Command, subscription: Subscription, served: "_Served") -> None:

@@ -6,7 +6,6 @@ from .settings import Settings
 def without_effect(settings: Settings) -> list[str]:
     """A warning for each."""
     unused = {
-        "--storage-url": (settings.storage_url, "files come over HTTP only; unset it on the frontend too"),
         "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),
     }
     return [

@@ -66,6 +66,8 @@ class Settings:
     storage_region: str
     storage_access_key: str
     storage_secret_key: str
+    storage_verify: bool
+    storage_cache_limit: str
 
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float

@@ -6,12 +6,9 @@ from tests.memory_worker import memory_settings
 
 def test_what_is_without_effect_is_warned_about() -> None:
     settings = memory_settings(
-        LOCALAI_STORAGE_URL="http://minio:9000",
-        LOCALAI_STORAGE_BUCKET="localai",
         LOCALAI_PREFETCH_MODELS="qwen",
     )
-    storage, prefetch = without_effect(settings)
-    assert storage.startswith("--storage-url has no effect in this version: ")
+    (prefetch,) = without_effect(settings)
     assert prefetch.startswith("--prefetch-models has no effect in this version: ")
 
 

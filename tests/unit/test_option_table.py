@@ -61,6 +61,8 @@ OURS = {
     "sigstore_trusted_root",
     "keep_backends",
     "adoption_window",
+    "storage_verify",
+    "storage_cache_limit",
 }
 
 

@@ -9,6 +9,7 @@ from ...domain.errors import MalformedMessage, WorkerError
 from ...domain.messages.backend import BackendDeleteReply, BackendInstallReply, BackendUpgradeReply
 from ...domain.messages.backend_list import BackendListReply
 from ...domain.messages.error_text import cap_error
+from ...domain.messages.files import FilesEnsureReply, FilesListdirReply, FilesStageReply, FilesTempReply
 from ...domain.messages.model import ModelDeleteReply, ModelsRunningReply, ModelStopReply, ModelUnloadReply
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,10 @@ Reply = (
     | ModelStopReply
     | ModelDeleteReply
     | ModelsRunningReply
+    | FilesEnsureReply
+    | FilesStageReply
+    | FilesTempReply
+    | FilesListdirReply
 )
 Asked = TypeVar("Asked")
 
@@ -89,6 +94,9 @@ def fitting(reply: Reply, limit_bytes: int, failed: Callable[[str], Reply]) -> b
 
 def _cut(reply: Reply, limit_bytes: int) -> bytes:
     if not reply.error:
-        return reply.to_wire()
+        written = reply.to_wire()
+        if len(written) > limit_bytes and isinstance(reply, FilesListdirReply):
+            return reply.too_long(len(written), limit_bytes).to_wire()
+        return written
     room = limit_bytes - len(replace(reply, error="-").to_wire())
     return replace(reply, error=cap_error(reply.error, max(1, min(room, _LONGEST_ERROR_BYTES)))).to_wire()
