@@ -1,7 +1,7 @@
 """How fast the worker answers commands: beside a bare echo, while slow installs run, and with many backends.
 
-Real NATS, a worker process, tiny real backends; the echo is nats-py alone in a process of its own. Requests of
-all kinds go out in turns, one at a time, so that whatever else the machine does meets all of them alike.
+Real NATS, a worker process, tiny real backends; the echo is nats-py alone in a process of its own. Requests
+of all kinds go out in turns, one at a time, so that whatever else the machine does meets all of them alike.
 """
 
 import json

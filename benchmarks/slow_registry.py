@@ -2,7 +2,7 @@
 
     python -m benchmarks.slow_registry PORT BYTES_PER_SECOND LAYER_BYTES
 
-Any repository has the tag `1`: an image of one uncompressed layer with a run.sh and as much padding as asked for.
+Any repository has the tag `1`: an image of one uncompressed layer with a run.sh and padding.
 """
 
 import hashlib
@@ -79,7 +79,7 @@ def serve(port: int, rate: int, size: int) -> None:
                 if slowly:
                     time.sleep(max(0.0, began_s + (start + _CHUNK) / rate - time.monotonic()))
 
-        def log_message(self, format: str, *arguments: object) -> None:
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Registry)

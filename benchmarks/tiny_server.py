@@ -1,6 +1,6 @@
 """A server of a few MB that answers every gRPC call with `OK`: one thread, sockets, no library.
 
-Two hundred of them fit on a small machine. It speaks as much HTTP/2 as the worker's health check and Free need.
+Hundreds of them fit on a small machine. It speaks as much HTTP/2 as the worker's Health and Free need.
 """
 
 import sys
@@ -18,7 +18,7 @@ def frame(kind, flags, stream, payload=b""):
 
 
 STATUS_200 = b"\x88"
-CONTENT_TYPE = b"\x0f\x10\x10application/grpc"  # a literal without indexing, its name entry 31 of the static table
+CONTENT_TYPE = b"\x0f\x10\x10application/grpc"  # name 31 of the static table
 TRAILERS = b"\x00\x0bgrpc-status\x010"
 MESSAGE = b"\x00\x00\x00\x00\x04\x0a\x02OK"
 PREFACE = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
