@@ -150,8 +150,8 @@ class BusLogin:
         except (NoResponders, RequestTimedOut, BusUnavailable):
             return
         log.error(
-            "another worker answers as node %s: both are called %s, overwrite each other's addresses and obey "
-            "every command; give each its own LOCALAI_NODE_NAME, unless the other is just leaving",
+            "another worker answers as node %s: both are called %s, overwrite each other's addresses and "
+            "obey every command; give each its own LOCALAI_NODE_NAME, unless the other is just leaving",
             node_id,
             self.enrolment.profile.name,
         )
