@@ -48,3 +48,28 @@ def test_a_time_limit_around_a_call_ends_the_call_and_nothing_else() -> None:
         [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
+
+
+def test_the_first_calls_of_a_process_may_come_together() -> None:
+    """A worker that starts asks all the backends it finds at once; grpcio is being loaded by then."""
+    script = """
+import anyio
+from localai_worker.adapters.grpc.backend_client import GrpcBackendClient
+from localai_worker.domain.errors import BackendUnavailable
+
+async def ask(after_s):
+    await anyio.sleep(after_s)
+    try:
+        await GrpcBackendClient().health("127.0.0.1:1", timeout_s=5)
+    except BackendUnavailable:
+        print("unavailable")
+
+async def main():
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(ask, number / 100)
+
+anyio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["unavailable"] * 20, done.stderr

@@ -1,7 +1,6 @@
 """`InferenceClient` over gRPC; grpcio is loaded by the first call, off the event loop."""
 
 import importlib
-import sys
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -40,7 +39,13 @@ class GrpcBackendClient:
 
 
 async def _calls() -> ModuleType:
-    """The module `calls`: loaded once in a thread, as it takes a tenth of a second."""
-    if (loaded := sys.modules.get(_CALLS)) is not None:
-        return loaded
-    return await to_thread.run_sync(importlib.import_module, _CALLS)
+    """The module `calls`: loaded once in a thread, as it takes a tenth of a second.
+
+    `sys.modules` is no sign that it is loaded: a module stands there from the first line of its import on.
+    """
+    if not _loaded:
+        _loaded.append(await to_thread.run_sync(importlib.import_module, _CALLS))
+    return _loaded[0]
+
+
+_loaded: list[ModuleType] = []
