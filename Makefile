@@ -44,7 +44,7 @@ proto: $(READY)  ## regenerate the gRPC messages from backend.proto
 lock: .tools/bin/uv  ## renew the pins in requirements/ (hashes, no addresses)
 	.tools/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
 	  --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-	  --extra demo --extra testing --group dev pyproject.toml -o requirements/dev.txt
+	  --extra demo --extra testing --extra verify --group dev pyproject.toml -o requirements/dev.txt
 	.tools/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
 	  --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  requirements/uv.in -o requirements/uv.txt

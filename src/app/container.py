@@ -29,6 +29,7 @@ from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
+from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
@@ -42,11 +43,13 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
+from . import integrity_parts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
 from .settings import Settings
 from .slim_injector import containers, providers
+from .storage import build_storage, make_object_store
 from .worker import Worker
 
 _FORCED_CAPABILITY = "LOCALAI_FORCE_META_BACKEND_CAPABILITY"
@@ -171,6 +174,18 @@ def _gallery_copies(root: Path) -> Path | None:
     return root.parent / "cache/gallery" if root.is_absolute() else None
 
 
+def _ranged_files() -> Any:
+    from ..adapters.filesystem.assembled import LocalRangedFiles
+
+    return LocalRangedFiles()
+
+
+def _open_files() -> Any:
+    from ..adapters.processes.open_files import LocalOpenFiles
+
+    return LocalOpenFiles()
+
+
 def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
     from ..adapters.http_server.routes import BUS_DOWN, file_routes
 
@@ -220,6 +235,10 @@ def _spread(pause_s: float) -> float:
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
+
+
+def _cached_models(settings: Settings) -> Path:
+    return settings.models_path.parent / "cache/models"
 
 
 def _output_directory(settings: Settings) -> Path:
@@ -295,6 +314,9 @@ class Container(containers.DeclarativeContainer):
     frontend = providers.Singleton(_http_frontend, settings)
     artifacts = providers.Singleton(_artifact_readers)
     gallery_source = providers.Singleton(_gallery_documents)
+    object_store = providers.Singleton(make_object_store, settings)
+    ranged_files = providers.Singleton(_ranged_files)
+    open_files = providers.Singleton(_open_files)
     broker = providers.Singleton(_memory_broker)
     bus = providers.Selector(
         settings.provided.bus.value,
@@ -334,12 +356,18 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
+    attachments = providers.Singleton(integrity_parts.attachments)
+    signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
+    integrity = providers.Singleton(
+        Integrity, attachments, signatures, settings.provided.require_backend_integrity
+    )
     installer = providers.Singleton(
         InstallBackends,
         filesystem=filesystem,
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         clock=clock,
     )
     logs = providers.Singleton(BackendLogs)
@@ -424,6 +452,7 @@ class Container(containers.DeclarativeContainer):
         installed=installed,
         artifacts=artifacts,
         galleries=galleries,
+        integrity=integrity,
         detection=detection,
     )
     backend_commands = providers.Singleton(
@@ -439,13 +468,27 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
     )
     model_files = providers.Singleton(
-        DeleteModel, filesystem=filesystem, models_path=settings.provided.models_path
+        DeleteModel,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        cached=providers.Callable(_cached_models, settings),
     )
     model_commands = providers.Singleton(
         ModelCommands,
         supervisor=supervisor,
         addresses=settings.provided.addresses,
         files=model_files,
+    )
+    storage = providers.Singleton(
+        build_storage,
+        settings,
+        object_store,
+        filesystem,
+        ranged_files,
+        open_files,
+        clock,
+        providers.Callable(_roots, settings),
+        supervisor,
     )
     control = providers.Singleton(
         ControlPlane,
@@ -454,6 +497,7 @@ class Container(containers.DeclarativeContainer):
         models=model_commands,
         addresses=settings.provided.addresses,
         request_stop=providers.Callable(_dismissal, dismissed, stop_requested),
+        storage=storage,
     )
     worker = providers.Singleton(
         Worker,
@@ -470,6 +514,7 @@ class Container(containers.DeclarativeContainer):
         recovery=recovery,
         resumption=resumption,
         stop_requested=stop_requested,
+        storage=storage,
         dismissed=dismissed,
         keep_backends=settings.provided.keep_backends,
     )

@@ -1,21 +1,11 @@
-"""Settings that this version reads and cannot honour: refused where silence would be a false promise."""
+"""Settings that this version reads and that have no effect: silence would be a false promise."""
 
-from .option_values import SettingsError
 from .settings import Settings
 
-_NO_CHECK = "left out: this version checks no signatures and would install backends unverified"
 
-
-def refuse_false_promises(settings: Settings) -> list[str]:
-    """Warnings about settings without effect.
-
-    Raises:
-        SettingsError: for one that promises security; a worker that only seems protected must not start.
-    """
-    if settings.require_backend_integrity:
-        raise SettingsError("--require-backend-integrity", "true", _NO_CHECK)
+def without_effect(settings: Settings) -> list[str]:
+    """A warning for each."""
     unused = {
-        "--storage-url": (settings.storage_url, "files come over HTTP only; unset it on the frontend too"),
         "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),
     }
     return [

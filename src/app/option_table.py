@@ -177,6 +177,13 @@ OPTIONS: tuple[Option, ...] = (
         default="false",
         help="Refuse backends without a signature policy (images) or a SHA-256 (archives).",
     ),
+    Option(
+        "sigstore_trusted_root",
+        ("LOCALAI_WORKER_SIGSTORE_ROOT",),
+        since="ours",
+        kind=Kind.FILE,
+        help="Trust root of signatures (trusted_root.json). Default: Sigstore's public one, from the web.",
+    ),
     # the message bus
     Option(
         "nats_url",
@@ -243,9 +250,13 @@ OPTIONS: tuple[Option, ...] = (
         "storage_url",
         ("LOCALAI_STORAGE_URL",),
         kind=Kind.URL,
-        help="S3 endpoint; with one, files come through the object store.",
+        help="S3 endpoint, or file:// and a shared directory; with one, files come through the object store.",
     ),
-    Option("storage_bucket", ("LOCALAI_STORAGE_BUCKET",), help="S3 bucket."),
+    Option(
+        "storage_bucket",
+        ("LOCALAI_STORAGE_BUCKET",),
+        help="S3 bucket. Default: localai, as the frontend's.",
+    ),
     Option("storage_region", ("LOCALAI_STORAGE_REGION",), default="us-east-1", help="S3 region."),
     Option(
         "storage_access_key",
@@ -254,6 +265,21 @@ OPTIONS: tuple[Option, ...] = (
         help="S3 access key; without a pair of keys the AWS defaults apply.",
     ),
     Option("storage_secret_key", ("LOCALAI_STORAGE_SECRET_KEY",), secret=True, help="S3 secret key."),
+    Option(
+        "storage_verify",
+        ("LOCALAI_STORAGE_VERIFY",),
+        since="ours",
+        kind=Kind.SWITCH,
+        default="true",
+        negatable=True,
+        help="Compare fetched objects with the hash that their ETag or metadata tell.",
+    ),
+    Option(
+        "storage_cache_limit",
+        ("LOCALAI_STORAGE_CACHE_LIMIT",),
+        since="ours",
+        help="What fetched objects may take, like 500GB or 60% of the disk. Default: all but a spare 5%.",
+    ),
     # backend processes
     Option(
         "backend_env",

@@ -50,6 +50,7 @@ class Settings:
     galleries: tuple[Gallery, ...]
     prefetch_models: tuple[str, ...]
     require_backend_integrity: bool
+    sigstore_trusted_root: Path | None
 
     nats_url: str
     nats_jwt: str
@@ -65,6 +66,8 @@ class Settings:
     storage_region: str
     storage_access_key: str
     storage_secret_key: str
+    storage_verify: bool
+    storage_cache_limit: str
 
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float

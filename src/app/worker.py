@@ -1,6 +1,7 @@
 """The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
 
 import logging
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -20,6 +21,7 @@ from ..domain.recover import RecoverBackends
 from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
 from .control_plane import ControlPlane
+from .storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Worker:
     recovery: RecoverBackends
     resumption: ResumeNode
     stop_requested: anyio.Event
+    storage: Storage | None = None
     dismissed: anyio.Event = field(default_factory=anyio.Event)
     hurry: anyio.Event = field(default_factory=anyio.Event)
     keep_backends: bool = False
@@ -88,7 +91,7 @@ class Worker:
         commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
-            async with self.supervisor.running():
+            async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:
                         life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
@@ -108,6 +111,9 @@ class Worker:
                     with anyio.CancelScope(shield=True):
                         await self._go_down()
             serving.cancel_scope.cancel()
+
+    def _storage_running(self) -> AbstractAsyncContextManager[None]:
+        return self.storage.running() if self.storage else nullcontext()
 
     async def _registered_again(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
         """Use what the registration brought; under a new id commands are taken before the old one is left.
@@ -160,6 +166,7 @@ class Worker:
 
     async def _leave(self) -> None:
         log.info("stopping: no new work" if self.enrolment.registered is None else "stopping: draining")
+        self.control.refuse_new_work()
         self.supervisor.refuse_new_work()
         async with anyio.create_task_group() as draining:
             draining.start_soon(_cancel_when_set, self.hurry, draining.cancel_scope)

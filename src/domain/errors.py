@@ -279,3 +279,23 @@ class MalformedMessage(WorkerError):
     def summary(self) -> str:
         """The text without the reason: all that upstream tells on model.delete and files.*."""
         return "invalid request"
+
+
+@dataclass(eq=False)
+class SignatureInvalid(WorkerError):
+    """A signature that does not hold."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the signature does not hold: {self.reason}"
+
+
+@dataclass(eq=False)
+class VerifierUnavailable(WorkerError):
+    """No signature can be verified on this node right now."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"no signature can be verified: {self.reason}"

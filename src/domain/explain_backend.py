@@ -9,6 +9,7 @@ from .errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource, Wor
 from .galleries import Gallery
 from .gallery_index import Considered, GalleryEntry, GalleryIndexes
 from .installed import InstalledBackend, InstalledBackends
+from .integrity import Integrity, Payload
 from .ports.artifacts import ArtifactEstimate, ArtifactSource
 from .ports.filesystem import DiskSpace, FileSystem
 from .source_order import next_source
@@ -44,6 +45,7 @@ class Explanation:
         target: the directory the payload would go to; None where nothing would be installed.
         sources: asked in the order of an install, which the last one ends if it has an estimate.
         disk: room where the backends lie; None where that cannot be told.
+        trust: what vouches for the payload.
         problem: why nothing would be installed; "" if something would.
     """
 
@@ -55,6 +57,7 @@ class Explanation:
     target: Path | None = None
     sources: tuple[TriedSource, ...] = ()
     disk: DiskSpace | None = None
+    trust: str = ""
     problem: str = ""
 
     @property
@@ -71,6 +74,7 @@ class ExplainBackend:
     installed: InstalledBackends
     artifacts: ArtifactSource
     galleries: GalleryIndexes
+    integrity: Integrity
     detection: Detection
 
     async def explain(self, name: str, galleries: Sequence[Gallery]) -> Explanation:
@@ -83,6 +87,8 @@ class ExplainBackend:
             installed = await self.installed.find(name)
             choice = await self.galleries.choose(name, galleries, considered.append)
             entry = choice.concrete
+            payload = Payload(entry.name, entry.sources, entry.sha256, entry.gallery)
+            self.integrity.admit(payload, entry.uri)
             sources = await self._ask(entry.sources)
             if all(each.estimate is None for each in sources):
                 problem = sources[0].problem
@@ -98,6 +104,7 @@ class ExplainBackend:
             target=self.installed.backends_path / entry.name if entry else None,
             sources=sources,
             disk=disk,
+            trust=_trust(entry) if entry else "",
             problem=problem or _shortage(sources, disk),
         )
 
@@ -121,6 +128,15 @@ class ExplainBackend:
                 failures.append(error)
                 tried.append(TriedSource(uri, problem=str(error)))
         return tuple(tried)
+
+
+def _trust(entry: GalleryEntry) -> str:
+    vouched = []
+    if entry.gallery.verification is not None:
+        vouched.append(f'images must be signed as gallery "{entry.gallery.name}" says')
+    if entry.sha256:
+        vouched.append(f"archives must have the SHA-256 {entry.sha256}")
+    return "; ".join(vouched) or "nothing but its source"
 
 
 def _shortage(sources: Sequence[TriedSource], disk: DiskSpace | None) -> str:

@@ -24,6 +24,7 @@ from .galleries import Gallery
 from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
 from .install_progress import InstallStep, Listen, reporting, unheard
 from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
+from .integrity import ImageNotVerified, Integrity, IntegrityRequired, Payload
 from .keyed_locks import KeyedLocks
 from .messages.backend_progress import InstallPhase
 from .messages.error_text import go_quote
@@ -33,6 +34,15 @@ from .ports.filesystem import FileKind, FileSystem, RootedPath
 from .source_order import next_source
 
 log = logging.getLogger(__name__)
+
+# What is wrong with one source and need not be with the next.
+_OF_ONE_SOURCE = (
+    ArtifactUnavailable,
+    ArtifactInvalid,
+    UnsupportedSource,
+    ImageNotVerified,
+    IntegrityRequired,
+)
 
 
 @dataclass(eq=False)
@@ -100,6 +110,7 @@ class InstallBackends:
     installed: InstalledBackends
     artifacts: ArtifactSource
     galleries: GalleryIndexes
+    integrity: Integrity
     clock: Clock
     cleanup_s: float = 30.0  # for removing a private directory, also when cancelled
     locks: KeyedLocks[Path] = field(default_factory=KeyedLocks)  # by backend directory
@@ -154,7 +165,8 @@ class InstallBackends:
                 return await self._install_from_galleries(uri, galleries, listen, force=force)
             async with self.locks.hold_all(self._places(target)):
                 if force or await self.installed.find(target) is None:
-                    await self._install((uri,), BackendMetadata(alias=alias, name=target, uri=uri), listen)
+                    metadata = BackendMetadata(alias=alias, name=target, uri=uri)
+                    await self._install(Payload(target, (uri,)), metadata, listen)
         except WorkerError as cause:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
@@ -170,7 +182,7 @@ class InstallBackends:
         async with self.locks.hold_all(self._places(requested.name, concrete.name)):
             if force or await self.installed.find(requested.name) is None:
                 if force or not (requested.is_meta and await self._is_complete(concrete)):
-                    await self._install(concrete.sources, _metadata_of(concrete), listen)
+                    await self._install(_payload_of(concrete), _metadata_of(concrete), listen)
                 if requested.is_meta:
                     await self._point(choice)
         return requested.name
@@ -199,14 +211,21 @@ class InstallBackends:
         async with self._private_directory(choice.requested.name) as private:
             await self._publish(private, metadata)
 
-    async def _install(self, sources: Sequence[str], metadata: BackendMetadata, listen: Listen) -> None:
-        """Install the payload that the first of `sources` to have it gives, as `metadata.name`."""
+    async def _install(self, payload: Payload, metadata: BackendMetadata, listen: Listen) -> None:
+        """Install the payload that the first source gives which has it and may be trusted."""
+        self.integrity.admit(payload, payload.sources[0])
         failures: list[WorkerError] = []
-        while (uri := next_source(sources, failures)) is not None:
+        while (uri := next_source(payload.sources, failures)) is not None:
             async with self._private_directory(metadata.name) as private:
                 try:
-                    fetched = await self.artifacts.fetch(uri, private, report=reporting(listen, uri))
-                except (ArtifactUnavailable, ArtifactInvalid, UnsupportedSource) as error:
+                    fetched = await self.artifacts.fetch(
+                        uri,
+                        private,
+                        sha256=payload.sha256,
+                        approve=self.integrity.admit(payload, uri),
+                        report=reporting(listen, uri),
+                    )
+                except _OF_ONE_SOURCE as error:
                     log.warning("source failed: backend=%s error=%s", metadata.name, error)
                     failures.append(error)
                     continue
@@ -221,7 +240,7 @@ class InstallBackends:
                     fetched.size_bytes,
                 )
                 return
-        raise DownloadFailed(sources[0], failures[0]) from failures[0]
+        raise DownloadFailed(payload.sources[0], failures[0]) from failures[0]
 
     async def _require_run_file(self, directory: Path, name: str) -> None:
         found = await self.filesystem.locate(RootedPath(directory, PurePosixPath(RUN_FILE)))
@@ -260,6 +279,10 @@ def _require_safe(name: str) -> None:
         parse_backend_name(local_name(name))
     except UnsafeBackendName as error:
         raise UnsafeBackendName(name, error.problem) from error
+
+
+def _payload_of(entry: GalleryEntry) -> Payload:
+    return Payload(entry.name, entry.sources, entry.sha256, entry.gallery)
 
 
 def _metadata_of(entry: GalleryEntry) -> BackendMetadata:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from localai_worker.adapters.galleries.yaml_text import parse_yaml
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.galleries import InMemoryGalleries
+from localai_worker.adapters.memory.signatures import InMemorySignatures
 from localai_worker.domain.capability import detect, trace
 from localai_worker.domain.explain_backend import ExplainBackend, Explanation
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.gallery_index import GalleryIndexes
 from localai_worker.domain.installed import InstalledBackends
+from localai_worker.domain.integrity import Integrity
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 from localai_worker.domain.read_galleries import ReadGalleries
 
@@ -58,6 +60,7 @@ class Node:
             installed,
             self.artifacts,
             GalleryIndexes(reader, detection.capability),
+            Integrity(InMemoryAttachments(), InMemorySignatures()),
             detection,
         )
 

@@ -10,9 +10,10 @@ import anyio
 import pytest
 
 from localai_worker.adapters.galleries.yaml_text import parse_yaml
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.galleries import InMemoryGalleries
+from localai_worker.adapters.memory.signatures import InMemorySignatures
 from localai_worker.domain.backend_metadata import BackendMetadata
 from localai_worker.domain.errors import (
     ArtifactUnavailable,
@@ -33,6 +34,7 @@ from localai_worker.domain.install import (
     RunFileMissing,
 )
 from localai_worker.domain.installed import InstalledBackend, InstalledBackends
+from localai_worker.domain.integrity import Integrity
 from localai_worker.domain.ports.artifacts import ArtifactEstimate, FetchedArtifact
 from localai_worker.domain.read_galleries import ReadGalleries
 
@@ -93,6 +95,7 @@ class Node:
             self.installed,
             self.source,
             GalleryIndexes(ReadGalleries(self.galleries, self.filesystem, BACKENDS), capability),
+            Integrity(InMemoryAttachments(), InMemorySignatures()),
             TickingClock(),
         )
 

@@ -13,12 +13,15 @@ from localai_worker.adapters.artifacts.readers import ArtifactReaders
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.galleries.documents import GalleryDocumentReaders
 from localai_worker.adapters.galleries.files import FileDocuments
+from localai_worker.adapters.memory.artifacts import InMemoryAttachments
 from localai_worker.adapters.memory.clock import ManualClock
+from localai_worker.adapters.memory.signatures import InMemorySignatures
 from localai_worker.domain.backend_metadata import BackendMetadata
 from localai_worker.domain.galleries import Gallery, parse_galleries
 from localai_worker.domain.gallery_index import GalleryIndexes
 from localai_worker.domain.install import InstallBackends, InstallFailed
 from localai_worker.domain.installed import InstalledBackends
+from localai_worker.domain.integrity import Integrity
 from localai_worker.domain.read_galleries import ReadGalleries
 from tests import archives
 from tests.archives import entry, symlink, tar
@@ -46,6 +49,7 @@ def installer(tmp_path: Path) -> InstallBackends:
         installed,
         ArtifactReaders({"ocifile://": ImageFiles, "/": LocalDirectories}),
         GalleryIndexes(ReadGalleries(documents, filesystem, installed.backends_path), "default"),
+        Integrity(InMemoryAttachments(), InMemorySignatures()),
         ManualClock(),
     )
 

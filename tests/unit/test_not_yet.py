@@ -1,33 +1,16 @@
-"""Settings this version cannot honour: no false sense of security."""
+"""Settings this version cannot honour are told, not passed over in silence."""
 
-import pytest
-
-from localai_worker.app.not_yet import refuse_false_promises
-from localai_worker.app.option_values import SettingsError
+from localai_worker.app.not_yet import without_effect
 from tests.memory_worker import memory_settings
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"},
-    ],
-)
-def test_what_promises_security_and_cannot_keep_it_is_refused(variables: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="must be left out: this version"):
-        refuse_false_promises(memory_settings(**variables))
-
-
-def test_what_is_only_without_effect_is_warned_about() -> None:
+def test_what_is_without_effect_is_warned_about() -> None:
     settings = memory_settings(
-        LOCALAI_STORAGE_URL="http://minio:9000",
-        LOCALAI_STORAGE_BUCKET="localai",
         LOCALAI_PREFETCH_MODELS="qwen",
     )
-    storage, prefetch = refuse_false_promises(settings)
-    assert storage.startswith("--storage-url has no effect in this version: ")
+    (prefetch,) = without_effect(settings)
     assert prefetch.startswith("--prefetch-models has no effect in this version: ")
 
 
 def test_an_ordinary_worker_hears_nothing() -> None:
-    assert refuse_false_promises(memory_settings()) == []
+    assert without_effect(memory_settings()) == []

@@ -57,9 +57,12 @@ OURS = {
     "backend_log_mib",
     "ready_timeout",
     "stop_grace",
+    "bus",
+    "sigstore_trusted_root",
     "keep_backends",
     "adoption_window",
-    "bus",
+    "storage_verify",
+    "storage_cache_limit",
 }
 
 

@@ -29,6 +29,10 @@ class InMemoryFileSystem:
     # For tests and other fakes: set the scene, look at the outcome.
 
     @property
+    def disk(self) -> Disk:
+        return self._disk
+
+    @property
     def capacity_bytes(self) -> int | None:
         return self._disk.capacity_bytes
 

@@ -59,6 +59,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     if explanation.sources:
         yield "sources"
         yield from _columns([(source.uri, _said(source)) for source in explanation.sources])
+    if explanation.trust:
+        yield f"trust: {explanation.trust}"
     if explanation.disk is not None:
         estimate = explanation.source.estimate if explanation.source else None
         needed = f"about {human_bytes(estimate.disk_bytes)} needed, " if estimate else ""
