@@ -10,6 +10,7 @@ from ...domain.errors import BackendUnhealthy, ModelLoadFailed
 from ...domain.ports.backend_client import ModelToLoad
 
 _CALLS = f"{__package__}.calls"
+_loaded: list[ModuleType] = []
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,8 @@ class GrpcBackendClient:
 async def _calls() -> ModuleType:
     """The module `calls`: loaded once in a thread, as it takes a tenth of a second.
 
-    `sys.modules` is no sign that it is loaded: a module stands there from the first line of its import on.
+    `sys.modules` would show it to a second caller while the first one still loads it.
     """
     if not _loaded:
         _loaded.append(await to_thread.run_sync(importlib.import_module, _CALLS))
     return _loaded[0]
-
-
-_loaded: list[ModuleType] = []
