@@ -44,6 +44,7 @@ from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.validate_paths import FileRoots
 from . import integrity_parts
+from .artifact_parts import ArtifactParts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -130,24 +131,6 @@ def _system_clock() -> Any:
     from ..adapters.system_clock import SystemClock
 
     return SystemClock()
-
-
-def _artifact_readers() -> Any:
-    from ..adapters.artifacts.readers import ArtifactReaders
-
-    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
-
-
-def _image_files() -> Any:
-    from ..adapters.artifacts.ocifile import ImageFiles
-
-    return ImageFiles()
-
-
-def _local_directories() -> Any:
-    from ..adapters.artifacts.local_directory import LocalDirectories
-
-    return LocalDirectories()
 
 
 def _gallery_documents() -> Any:
@@ -265,6 +248,10 @@ def _identity_file(settings: Settings) -> Path:
     return settings.state_path / "identity.json"
 
 
+def _needs_minted_login(settings: Settings) -> bool:
+    return settings.requires_nats_auth and not settings.nats_jwt
+
+
 def _dismissal(dismissed: anyio.Event, stop_requested: anyio.Event) -> Callable[[], None]:
     def dismiss() -> None:
         dismissed.set()
@@ -312,7 +299,8 @@ class Container(containers.DeclarativeContainer):
     output_files = providers.Singleton(_output_files, settings)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
-    artifacts = providers.Singleton(_artifact_readers)
+    artifact_parts = providers.Singleton(ArtifactParts, settings, environment)
+    artifacts = providers.Singleton(ArtifactParts.readers, artifact_parts)
     gallery_source = providers.Singleton(_gallery_documents)
     object_store = providers.Singleton(make_object_store, settings)
     ranged_files = providers.Singleton(_ranged_files)
@@ -356,7 +344,7 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
-    attachments = providers.Singleton(integrity_parts.attachments)
+    attachments = providers.Singleton(ArtifactParts.attachments, artifact_parts)
     signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
     integrity = providers.Singleton(
         Integrity, attachments, signatures, settings.provided.require_backend_integrity
@@ -425,7 +413,12 @@ class Container(containers.DeclarativeContainer):
         spread=spread,
     )
     resumption = providers.Singleton(
-        ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
+        ResumeNode,
+        enrolment=enrolment,
+        identities=identities,
+        frontend=frontend,
+        clock=clock,
+        needs_credentials=providers.Callable(_needs_minted_login, settings),
     )
     heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
     login = providers.Singleton(
