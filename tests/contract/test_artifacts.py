@@ -1,7 +1,8 @@
 """Every `ArtifactSource` keeps these promises: the in-memory ones and the real."""
 
+import gzip
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +29,7 @@ from localai_worker.domain.ports.artifacts import (
 )
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
 from tests import archives
+from tests.registry import Image, Registry, docker_registry, own_registry, registry_images
 
 TREE = {"run.sh": b"#!/bin/sh\nexit 0\n", "lib/libfoo.so": b"\x7fELF" * 1000, "lib/deep/er/x": b""}
 
@@ -48,6 +50,7 @@ class Stage:
     missing: str
     digest_known: bool
     is_image: bool = True
+    unread: tuple[str, ...] = ("quay.io/example/b:1", "gopher://h/x", "relative/tree", "")
 
     async def files(self) -> dict[str, bytes]:
         names = await self.filesystem.walk_files(RootedPath(self.into, PurePosixPath()))
@@ -121,9 +124,45 @@ def directory_stage(top: Path) -> Stage:
     return replace(stage, is_image=False)
 
 
-@pytest.fixture(params=["memory", "oci archive", "docker archive", "directory"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+def registry_stage(top: Path, registry: Registry) -> Stage:
+    images = registry_images(top)
+    spoiled: list[str] = []
+
+    def offer(tree: Mapping[str, bytes]) -> str:
+        return registry.push(Image([gzip.compress(archives.tree_tar(tree), mtime=0)]), "offered")
+
+    def spoil(uri: str) -> None:
+        spoiled.append(registry.push(Image([b"no tar at all" * 100]), "offered"))
+        assert spoiled == [uri]
+
+    stage = disk_stage(top, offer, spoil, registry.uri("nothing"), digest_known=True)
+    stage.source = ArtifactReaders({}, lambda: images)
+    return replace(stage, unread=("gopher://h/x", "relative/tree", "", "https://h/x.tar"))
+
+
+STAGES = ("memory", "oci archive", "docker archive", "directory", "own registry", "docker-registry")
+
+
+@pytest.fixture(params=STAGES)
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     match request.param:
+        case "own registry":
+            with own_registry() as own:
+                yield registry_stage(tmp_path, own.pushed)
+        case "docker-registry":
+            yield registry_stage(tmp_path, request.getfixturevalue("real_registry"))
+        case kind:
+            yield local_stage(tmp_path, kind)
+
+
+@pytest.fixture(scope="module")
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with docker_registry(tmp_path_factory.mktemp("registry")) as real:
+        yield real
+
+
+def local_stage(tmp_path: Path, kind: str) -> Stage:
+    match kind:
         case "memory":
             return memory_stage(tmp_path)
         case "oci archive":
@@ -234,13 +273,13 @@ async def test_a_broken_payload_is_told_from_a_missing_one(stage: Stage) -> None
     assert caught.value.uri == uri
 
 
-@pytest.mark.parametrize("uri", ["quay.io/example/b:1", "gopher://h/x", "relative/tree", ""])
-async def test_a_kind_of_source_nobody_reads_is_refused_by_name(stage: Stage, uri: str) -> None:
+async def test_a_kind_of_source_nobody_reads_is_refused_by_name(stage: Stage) -> None:
     stage.offer(TREE)
-    with pytest.raises(UnsupportedSource) as caught:
-        await stage.source.fetch(uri, stage.into)
-    assert caught.value.uri == uri
-    assert caught.value.supported
+    for uri in stage.unread:
+        with pytest.raises(UnsupportedSource) as caught:
+            await stage.source.fetch(uri, stage.into)
+        assert caught.value.uri == uri
+        assert caught.value.supported
 
 
 async def test_a_payload_that_does_not_fit_says_so(tmp_path: Path) -> None:

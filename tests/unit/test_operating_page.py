@@ -58,7 +58,7 @@ def test_no_setting_is_without_effect() -> None:
 def used_settings() -> set[str]:
     """Fields of the settings that the parts of a worker are built from."""
     used = set()
-    for module in ("container.py", "memory_container.py", "startup.py", "storage.py"):
+    for module in ("artifact_parts.py", "container.py", "memory_container.py", "startup.py", "storage.py"):
         tree = parsed(ROOT / "src" / "app" / module)
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {

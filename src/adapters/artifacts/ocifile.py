@@ -5,10 +5,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
-
-from anyio import from_thread, to_thread
 
 from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
 from ...domain.ports.artifacts import (
@@ -20,11 +19,13 @@ from ...domain.ports.artifacts import (
     approve_any,
     unreported,
 )
+from .blobs.room import Room
 from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .tree import TreeBuilder, TreeLimits
+from .web.flight import Flight, in_flight, run
 
 SCHEME = "ocifile://"
 
@@ -39,6 +40,7 @@ class ImageFiles:
 
     limits: TreeLimits = field(default_factory=TreeLimits)
     platform: str = field(default_factory=host_platform)
+    floor_bytes: int = 0  # of the disk that stay free
 
     async def fetch(
         self,
@@ -50,26 +52,31 @@ class ImageFiles:
         report: Report = unreported,
     ) -> FetchedArtifact:
         del sha256  # an image vouches for itself
-        async with reporting(report) as meter:
-            image = await to_thread.run_sync(self._image, uri)
+        async with reporting(report) as meter, in_flight() as flight:
+            image = await run(partial(self._image, uri, flight), flight)
             await approve(image.digest)
             meter.begin(image.size_bytes, FetchPhase.EXTRACTING)
-            return await to_thread.run_sync(self._unpack, uri, image, into, meter)
+            return await run(partial(self._unpack, uri, image, into, meter, flight), flight)
 
     async def describe(self, uri: str) -> ArtifactEstimate:
-        image = await to_thread.run_sync(self._image, uri)
+        async with in_flight() as flight:
+            image = await run(partial(self._image, uri, flight), flight)
         return ArtifactEstimate(image.digest, disk_bytes=unpacked_estimate(image.size_bytes))
 
-    def _image(self, uri: str) -> ArchivedImage:
-        with _opened(uri) as archive:
+    def _image(self, uri: str, flight: Flight) -> ArchivedImage:
+        with _opened(uri, flight) as archive:
             image = archive.image(self.platform)
         if not image.layers:
             raise ArtifactInvalid(uri, "an image without layers")
         return image
 
-    def _unpack(self, uri: str, image: ArchivedImage, into: Path, meter: Meter) -> FetchedArtifact:
-        with _opened(uri) as archive:
-            tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled)
+    def _unpack(
+        self, uri: str, image: ArchivedImage, into: Path, meter: Meter, flight: Flight
+    ) -> FetchedArtifact:
+        room = Room(into, self.floor_bytes)
+        room.require(image.size_bytes, "the image")
+        with _opened(uri, flight) as archive:
+            tree = TreeBuilder(into, uri, self.limits, flight.check, room)
             for number, layer in enumerate(image.layers, start=1):
                 apply_layer(
                     CountingReader(archive.open(layer.name), meter),
@@ -84,13 +91,13 @@ class ImageFiles:
 
 
 @contextmanager
-def _opened(uri: str) -> Iterator[ImageArchive]:
+def _opened(uri: str, flight: Flight) -> Iterator[ImageArchive]:
     path = Path(uri.removeprefix(SCHEME))
     if not path.is_absolute():
         raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
     with _open_regular(path, uri) as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=from_thread.check_cancelled)
+        yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=flight.check)
 
 
 def _open_regular(path: Path, uri: str) -> BinaryIO:
