@@ -248,6 +248,10 @@ def _identity_file(settings: Settings) -> Path:
     return settings.state_path / "identity.json"
 
 
+def _needs_minted_login(settings: Settings) -> bool:
+    return settings.requires_nats_auth and not settings.nats_jwt
+
+
 def _dismissal(dismissed: anyio.Event, stop_requested: anyio.Event) -> Callable[[], None]:
     def dismiss() -> None:
         dismissed.set()
@@ -409,7 +413,12 @@ class Container(containers.DeclarativeContainer):
         spread=spread,
     )
     resumption = providers.Singleton(
-        ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
+        ResumeNode,
+        enrolment=enrolment,
+        identities=identities,
+        frontend=frontend,
+        clock=clock,
+        needs_credentials=providers.Callable(_needs_minted_login, settings),
     )
     heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
     login = providers.Singleton(

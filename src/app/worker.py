@@ -82,7 +82,8 @@ class Worker:
             await self._live(task_status)
         finally:
             with anyio.CancelScope(shield=True):
-                await self.custody.give_back(backends_stay=self._backends_stay)
+                stay = self._backends_stay or bool(self.supervisor.table.entries)  # some may have survived
+                await self.custody.give_back(backends_stay=stay)
 
     async def _live(self, task_status: TaskStatus[NodeId]) -> None:
         await self.files.prepare()

@@ -210,6 +210,8 @@ class Enrolment:
             return False
         if rows:
             self.registered = replace(self.registered, status=_HEALTHY)
+            if self.identities is not None:
+                await self.identities.approved(_HEALTHY)
         else:
             try:
                 await self._register_enough(_anything)

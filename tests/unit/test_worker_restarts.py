@@ -159,6 +159,18 @@ async def test_a_frontend_that_stops_the_node_stops_its_backends_too(place: Plac
     assert place.calls[-2:] == ["deregister", "drain"]
 
 
+async def test_a_backend_that_survived_its_stop_is_left_to_the_keeper(place: Place) -> None:
+    async with place.worker() as worker:
+        await place.install(worker.enrolment.node_id)
+        program = place.machine.processes[0].program
+        program.held_by_kernel = True
+        worker.stop_requested.set()
+    assert place.machine.running
+    program.held_by_kernel = False
+    await anyio.sleep(121)
+    assert not place.machine.running
+
+
 async def test_a_start_that_fails_leaves_what_it_adopted_to_the_next_one(place: Place) -> None:
     """A wrong token, or a frontend that is away too long, must not cost the backends that serve."""
     async with place.worker() as worker:
