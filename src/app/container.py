@@ -35,6 +35,7 @@ from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
+from ..domain.readiness import Readiness
 from ..domain.receive_files import ReceiveFiles
 from ..domain.recover import RecoverBackends
 from ..domain.replace_backend import ReplaceBackend
@@ -169,13 +170,15 @@ def _open_files() -> Any:
     return LocalOpenFiles()
 
 
-def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
-    from ..adapters.http_server.routes import BUS_DOWN, file_routes
+def _file_app(files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, settings: Settings) -> Any:
+    from ..adapters.http_server.routes import node_routes
 
-    def ready() -> tuple[bool, str]:
-        return (True, "") if bus.connected else (False, BUS_DOWN)
+    return node_routes(files, logs, readiness, settings.registration_token)
 
-    return file_routes(files, settings.registration_token, ready)
+
+def _parts_with_worries(*parts: Any) -> list[Any]:
+    """Those that there are: a worker without an object store has none to worry about."""
+    return [part for part in parts if part is not None]
 
 
 def _http_server(make_app: Callable[[], Any], settings: Settings) -> Any:
@@ -326,8 +329,6 @@ class Container(containers.DeclarativeContainer):
     files = providers.Singleton(
         ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
     )
-    file_app = providers.Singleton(_file_app, files, settings, bus)
-    http = providers.Singleton(_http_server, file_app.provider, settings)
     installed = providers.Singleton(
         InstalledBackends,
         filesystem=filesystem,
@@ -483,6 +484,15 @@ class Container(containers.DeclarativeContainer):
         providers.Callable(_roots, settings),
         supervisor,
     )
+    readiness = providers.Singleton(
+        Readiness,
+        bus=bus,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
+    )
+    file_app = providers.Singleton(_file_app, files, logs, readiness, settings)
+    http = providers.Singleton(_http_server, file_app.provider, settings)
     control = providers.Singleton(
         ControlPlane,
         bus=bus,
