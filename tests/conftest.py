@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import settings
 
+from tests.s3_servers import rclone_s3, seaweed_s3
 from tests.servers import nats_server
 
-__all__ = ["anyio_backend", "nats_server"]
+__all__ = ["anyio_backend", "nats_server", "rclone_s3", "seaweed_s3"]
 
 
 @pytest.fixture

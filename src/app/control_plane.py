@@ -34,8 +34,12 @@ from ..domain.ports.bus import BusMessage, MessageBus, Subscription
 from .commands.backend import BackendCommands
 from .commands.command import Command, Reply, fitting, request, unread
 from .commands.model import ModelCommands
+from .storage import Storage
 
 log = logging.getLogger(__name__)
+
+_REPLY_S = 5.0  # a publish returns at once unless the bus is in trouble
+_GOING_DOWN = "this worker is shutting down; ask another node"
 
 
 @dataclass
@@ -61,7 +65,13 @@ class ControlPlane:
     models: ModelCommands
     addresses: NodeAddresses
     request_stop: Callable[[], None]
+    storage: Storage | None = None
     _served: dict[NodeId, "_Served"] = field(default_factory=dict)
+    _refusing: bool = False
+
+    def refuse_new_work(self) -> None:
+        """From now on commands that begin something are refused with the reason; others are still served."""
+        self._refusing = True
 
     async def serve(self, node_id: NodeId, *, task_status: TaskStatus[None]) -> None:
         """Answer the commands of `node_id` until cancelled or left; reports once every subscription stands.
@@ -81,6 +91,10 @@ class ControlPlane:
         finally:
             del self._served[node_id]
             served.ended.set()
+
+    def serves(self, node_id: NodeId) -> bool:
+        """Whether the commands of `node_id` are taken."""
+        return node_id in self._served and not self._served[node_id].left
 
     async def leave(self, node_id: NodeId) -> None:
         """Take no more commands for `node_id`; those at work are finished. The node goes by another id."""
@@ -103,6 +117,7 @@ class ControlPlane:
                 BackendInstallRequest.from_wire,
                 partial(backends.install, subjects),
                 BackendInstallReply.failed,
+                new_work=True,
             ),
             request(
                 subjects.upgrade,
@@ -110,6 +125,7 @@ class ControlPlane:
                 partial(backends.upgrade, subjects),
                 BackendUpgradeReply.failed,
                 BackendUpgradeReply.malformed,
+                new_work=True,
             ),
             request(
                 subjects.delete,
@@ -117,6 +133,7 @@ class ControlPlane:
                 backends.delete,
                 BackendDeleteReply.failed,
                 BackendDeleteReply.malformed,
+                new_work=True,
             ),
             request(subjects.list, unread, backends.list, BackendListReply.failed),
             request(subjects.models_running, unread, models.running, ModelsRunningReply.failed),
@@ -135,9 +152,11 @@ class ControlPlane:
                 models.delete,
                 ModelDeleteReply.failed,
                 ModelDeleteReply.malformed,
+                new_work=True,
             ),
             Command(subjects.stop, backends.stop),
             Command(subjects.node_stop, self._node_stop),
+            *(self.storage.served(subjects) if self.storage else ()),
         )
 
     async def _serve_command(self, command: Command, subscription: Subscription, served: "_Served") -> None:
@@ -150,30 +169,44 @@ class ControlPlane:
                 raise BusUnavailable(command.subject, "the bus has ended the subscription")
 
     async def _answer(self, command: Command, message: BusMessage) -> None:
-        """Handle one message; whatever happens, a reply goes out if one is wanted."""
+        """Handle one message; whatever happens, exactly one reply goes out if one is wanted."""
+        reply: Reply | None = None
         try:
-            reply = await command.handle(message.payload)
+            if command.new_work and command.failed and self._refusing:
+                log.info("request refused, the worker is shutting down: subject=%s", message.subject)
+                reply = command.failed(_GOING_DOWN)
+            else:
+                reply = await command.handle(message.payload)
         except Exception as error:
             # A bug in a handler must neither end the worker nor leave the frontend to wait its timeout out.
             log.exception("command failed: subject=%s", message.subject)
-            why = f"internal error of the worker: {type(error).__name__}: {error}; see its log"
-            reply = command.failed(why) if command.failed else None
+            reply = command.failed(_bug(error)) if command.failed else None
         except anyio.get_cancelled_exc_class():
             # The worker is going down in the middle of this command: say so rather than fall silent.
-            if command.failed:
-                with anyio.move_on_after(1, shield=True):
-                    await self._reply(message, command.failed("this worker is shutting down"))
+            reply = command.failed(_GOING_DOWN) if command.failed else None
             raise
-        await self._reply(message, reply)
+        finally:
+            if reply is not None and message.reply_to:
+                with anyio.move_on_after(_REPLY_S, shield=True):  # cancelled or not, it is on its way
+                    await self._reply(command, message, reply)
 
-    async def _reply(self, message: BusMessage, reply: Reply | None) -> None:
-        if reply is None or not message.reply_to:
-            return
+    async def _reply(self, command: Command, message: BusMessage, reply: Reply) -> None:
+        assert command.failed is not None, "what replies can fail"
+        limit_bytes = self.bus.max_payload_bytes
         try:
-            await self.bus.publish(message.reply_to, fitting(reply, self.bus.max_payload_bytes))
+            written = fitting(reply, limit_bytes, command.failed)
+        except Exception as error:
+            log.exception("reply cannot be written: subject=%s", message.subject)
+            written = fitting(command.failed(_bug(error)), limit_bytes, command.failed)
+        try:
+            await self.bus.publish(message.reply_to, written)
         except (BusUnavailable, PayloadTooLarge) as error:
             log.error("reply lost: subject=%s error=%s", message.subject, error)
 
     async def _node_stop(self, _payload: bytes) -> None:
         log.info("the frontend asks this worker to stop")
         self.request_stop()
+
+
+def _bug(error: Exception) -> str:
+    return f"internal error of the worker: {type(error).__name__}: {error}; see its log"

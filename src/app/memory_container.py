@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from ..adapters.memory.archives import InMemoryArchives
 from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
+from ..adapters.memory.downloads import InMemoryDownloads
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
@@ -14,9 +16,12 @@ from ..adapters.memory.http_server import InMemoryHttpServer
 from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
 from ..adapters.memory.network import InMemoryNetwork
+from ..adapters.memory.object_store import InMemoryObjectStore
 from ..adapters.memory.oom import InMemoryOomKills
+from ..adapters.memory.open_files import InMemoryOpenFiles
 from ..adapters.memory.outputs import InMemoryOutputFiles
 from ..adapters.memory.processes import InMemoryProcesses
+from ..adapters.memory.ranged_files import InMemoryRangedFiles
 from ..adapters.memory.signatures import InMemorySignatures
 from .container import Container
 from .settings import Settings
@@ -33,6 +38,10 @@ def _registry(settings: Settings) -> InMemoryFrontend:
 
 def _client(machine: InMemoryMachine, settings: Settings) -> InMemoryBackendClient:
     return InMemoryBackendClient(machine, settings.registration_token)
+
+
+def _object_store(settings: Settings) -> InMemoryObjectStore | None:
+    return InMemoryObjectStore() if settings.storage_url else None
 
 
 def _state_lock(machine: InMemoryMachine, settings: Settings) -> InMemoryStateLock:
@@ -77,7 +86,12 @@ class MemoryParts(containers.DeclarativeContainer):
     gallery_source = providers.Singleton(InMemoryGalleries)
     attachments = providers.Singleton(InMemoryAttachments)
     signatures = providers.Singleton(InMemorySignatures)
+    downloads = providers.Singleton(InMemoryDownloads)
+    archives = providers.Singleton(InMemoryArchives, filesystem)
     http = providers.Singleton(InMemoryHttpServer, file_app)
+    object_store = providers.Singleton(_object_store, settings)
+    ranged_files = providers.Singleton(InMemoryRangedFiles, filesystem)
+    open_files = providers.Singleton(InMemoryOpenFiles)
     spread = providers.Object(_exactly)
 
 

@@ -250,9 +250,13 @@ OPTIONS: tuple[Option, ...] = (
         "storage_url",
         ("LOCALAI_STORAGE_URL",),
         kind=Kind.URL,
-        help="S3 endpoint; with one, files come through the object store.",
+        help="S3 endpoint, or file:// and a shared directory; with one, files come through the object store.",
     ),
-    Option("storage_bucket", ("LOCALAI_STORAGE_BUCKET",), help="S3 bucket."),
+    Option(
+        "storage_bucket",
+        ("LOCALAI_STORAGE_BUCKET",),
+        help="S3 bucket. Default: localai, as the frontend's.",
+    ),
     Option("storage_region", ("LOCALAI_STORAGE_REGION",), default="us-east-1", help="S3 region."),
     Option(
         "storage_access_key",
@@ -261,6 +265,55 @@ OPTIONS: tuple[Option, ...] = (
         help="S3 access key; without a pair of keys the AWS defaults apply.",
     ),
     Option("storage_secret_key", ("LOCALAI_STORAGE_SECRET_KEY",), secret=True, help="S3 secret key."),
+    Option(
+        "storage_verify",
+        ("LOCALAI_STORAGE_VERIFY",),
+        since="ours",
+        kind=Kind.SWITCH,
+        default="true",
+        negatable=True,
+        help="Compare fetched objects with the hash that their ETag or metadata tell.",
+    ),
+    Option(
+        "storage_cache_limit",
+        ("LOCALAI_STORAGE_CACHE_LIMIT",),
+        since="ours",
+        help="What fetched objects may take, like 500GB or 60% of the disk. Default: all but a spare 5%.",
+    ),
+    # installs
+    Option(
+        "download_connections",
+        ("LOCALAI_WORKER_DOWNLOAD_CONNECTIONS",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="8",
+        help="Connections that fetch one backend at the same time.",
+    ),
+    Option(
+        "backend_cache",
+        ("LOCALAI_WORKER_BACKEND_CACHE",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="20GiB",
+        help="How much of what was downloaded is kept, so that an upgrade fetches only what is new; "
+        "0 for nothing.",
+    ),
+    Option(
+        "backend_size_limit",
+        ("LOCALAI_WORKER_BACKEND_SIZE_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="64GiB",
+        help="How large one backend may get when it is unpacked.",
+    ),
+    Option(
+        "disk_floor",
+        ("LOCALAI_WORKER_DISK_FLOOR",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="512MiB",
+        help="How much of the disk installs leave free.",
+    ),
     # backend processes
     Option(
         "backend_env",

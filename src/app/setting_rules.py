@@ -6,6 +6,7 @@ Sources: LocalAI core/cli/worker.go, core/services/worker/config.go, pkg/natsaut
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..adapters.nats.servers import DEFAULT_SERVER, parse_servers
 from ..domain.addresses import NodeAddresses, WrongAddress, derive_addresses, effective_max_port
@@ -18,6 +19,7 @@ from .option_values import OptionReader
 from .settings import Bus, Settings
 
 DEFAULT_REGION = "us-east-1"  # what the S3 store falls back to
+DEFAULT_BUCKET = "localai"  # the frontend's; upstream's worker has none, and every operation fails
 DEFAULT_HEARTBEAT = "10s"
 
 # The frontend looks every 15 s for nodes whose last heartbeat is older than 60 s: beyond a third of that
@@ -198,9 +200,39 @@ def check_credentials(read: OptionReader, settings: Settings) -> None:
             read.refuse("nats_jwt" if wrong.what == JWT else "nats_user_seed", wrong.right)
 
 
+def read_storage_url(read: OptionReader) -> str:
+    """The object store: an S3 endpoint, or `file://` and an absolute directory."""
+    right = "the S3 endpoint, like http://minio:9000, or a shared directory, like file:///mnt/objects"
+    text = read.text("storage_url").strip()
+    if not text.startswith("file:"):
+        return read.http_url("storage_url", right=right)
+    parts = urlsplit(text)
+    if parts.netloc not in {"", "localhost"} or len(parts.path) < 2:
+        read.refuse("storage_url", right)
+    return text
+
+
+def read_bucket(read: OptionReader) -> str:
+    """The bucket; with an S3 endpoint and without a name it is the frontend's default."""
+    bucket = read.text("storage_bucket").strip()
+    if not bucket and read.raw("storage_url").startswith("http"):
+        bucket = DEFAULT_BUCKET
+        read.derive("storage_bucket", bucket)
+    return bucket
+
+
+def read_cache_limit(read: OptionReader) -> str:
+    """How much of the disk the cache may take: a size or a share."""
+    text = read.text("storage_cache_limit").strip()
+    try:
+        parse_vram_budget(text)
+    except WrongVramBudget:
+        read.refuse("storage_cache_limit", "a size like 500GB or 500GiB, or a share of the disk like 60%")
+        return ""
+    return text
+
+
 def check_storage(read: OptionReader, settings: Settings) -> None:
     """Warn about object store settings that do not work together; upstream starts with them too."""
     if bool(settings.storage_access_key) != bool(settings.storage_secret_key):
         read.warn("only one of --storage-access-key and --storage-secret-key is set; AWS defaults are used")
-    if settings.storage_url and not settings.storage_bucket:
-        read.warn("--storage-url is set without --storage-bucket; every file operation will fail")

@@ -66,6 +66,13 @@ class Settings:
     storage_region: str
     storage_access_key: str
     storage_secret_key: str
+    storage_verify: bool
+    storage_cache_limit: str
+
+    download_connections: int
+    backend_cache_bytes: int
+    backend_size_limit_bytes: int
+    disk_floor_bytes: int
 
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float

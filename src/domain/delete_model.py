@@ -42,10 +42,14 @@ class ModelFilesRemain(WorkerError):
 
 @dataclass
 class DeleteModel:
-    """Removes what was staged for a model below `models_path`. Running processes are left alone."""
+    """Removes what was staged for a model below `models_path`. Running processes are left alone.
+
+    `cached`: where files that came through an object store lie, under the same names (S-K06).
+    """
 
     filesystem: FileSystem
     models_path: Path
+    cached: Path | None = None
 
     async def delete(self, name: str) -> None:
         """Remove the directory `name`, or else the file `name` and every `name.*` beside it.
@@ -62,22 +66,28 @@ class DeleteModel:
             ModelFilesRemain: something could not be removed; upstream only logs it (N-B21).
         """
         relative = _relative(name)
-        holder = RootedPath(self.models_path, relative.parent)
-        found = await self.filesystem.locate(holder)
-        if found is None or found.kind is not FileKind.DIRECTORY:
-            log.info("model has no files here: name=%s", name)
-            return
-        entries = await self.filesystem.list_directory(holder.path)
-        doomed = _belonging(entries, relative.name)
+        holders = [
+            holder
+            for root in filter(None, (self.models_path, self.cached))
+            if await self._is_there(holder := RootedPath(root, relative.parent))
+        ]
+        doomed: list[Path] = []
+        for holder in holders:
+            entries = await self.filesystem.list_directory(holder.path)
+            doomed += [holder.path / entry.name for entry in _belonging(entries, relative.name)]
         failures: list[WorkerError] = []
-        for entry in doomed:
+        for path in doomed:
             try:
-                await self.filesystem.remove_tree(holder.path / entry.name)
+                await self.filesystem.remove_tree(path)
             except FileUnwritable as error:
                 failures.append(error)
         if failures:
             raise ModelFilesRemain(tuple(failures))
-        log.info("model deleted: name=%s removed=%s", name, [entry.name for entry in doomed])
+        log.info("model deleted: name=%s removed=%s", name, [str(path) for path in doomed])
+
+    async def _is_there(self, holder: RootedPath) -> bool:
+        found = await self.filesystem.locate(holder)
+        return found is not None and found.kind is FileKind.DIRECTORY
 
 
 def _relative(name: str) -> PurePosixPath:

@@ -5,7 +5,9 @@ _HOUR_S = 3600
 
 
 def spoken(seconds: float) -> str:
-    """`0.5 s`, `42 s`, `3 min 20 s`, `2 h 5 min`: two units at most, zero ones left out."""
+    """`0.04 s`, `1.5 s`, `42 s`, `3 min 20 s`, `2 h 5 min`: two units at most, zero ones left out."""
+    if seconds < 1:
+        return f"{seconds:.2g} s"
     if seconds < 10:  # where a fraction stops to matter
         return f"{round(seconds, 1):g} s"
     whole = round(seconds)

@@ -57,8 +57,17 @@ def locate_key(key: str, roots: FileRoots) -> RootedPath:
     """
     if not key:
         raise KeyRequired
-    _check_text(key)
     root, rest = _root_of(key, roots)
+    return place_below(root, rest, key=key)
+
+
+def place_below(root: Path, rest: str, *, key: str) -> RootedPath:
+    """The place that `rest`, the part of `key` that counts, names below `root`; the rules of `locate_key`.
+
+    Raises:
+        InvalidKey, PathEscapes: see `locate_key`.
+    """
+    _check_text(key)
     parts: list[str] = []
     for part in rest.split("/"):
         if part == "..":

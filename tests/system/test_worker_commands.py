@@ -1,6 +1,7 @@
 """Good and bad commands to one real worker process; it answers each and lives on."""
 
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
@@ -84,7 +85,9 @@ async def test_a_backend_that_dies_at_start_is_answered_with_its_last_20_lines(n
     tiny_backends.dying(node.backends, "dying")
     error = await node.refused_install("dying")
     lines = "\n".join(f"line {number}" for number in range(11, 31))
-    assert error == f"backend process dying#0 died during startup. Last stderr:\n{lines}\n(exit code 3)"
+    assert error.startswith(
+        f"backend process dying#0 died during startup. Last stderr:\n{lines}\n(exit code 3, "
+    )
     assert not [child for child in children_of(node.worker) if "dying" in " ".join(child.cmdline())]
 
 
@@ -102,7 +105,7 @@ async def test_an_endless_last_line_is_capped(node: Node) -> None:
     tiny_backends.dying(node.backends, "loud", last_bytes=2_000_000)
     error = await node.refused_install("loud")
     assert error.startswith("backend process loud#0 died during startup. Last stderr:\n")
-    assert error.endswith("xxx\n(exit code 3)")
+    assert re.search(r"xxx\n\(exit code 3, after [\d.]+ s\)$", error)
     assert len(error) < 20_000
 
 
@@ -246,7 +249,7 @@ async def test_a_backend_that_says_anything_but_ok_is_not_ready(cluster: LocalCl
         ("loading", "health check failed: 'LOADING'"),
         ("silent", "nobody listens on its port"),
     ):
-        assert errors[name].startswith(f"backend {name}#0 did not become ready within 2s")
+        assert re.match(rf"backend {name}#0 did not become ready within [\d.]+s", errors[name])
         assert last in errors[name]
         assert "LOCALAI_BACKEND_READY_TIMEOUT" in errors[name]
     assert children_of(node.worker) == []

@@ -165,15 +165,23 @@ async def test_a_bug_in_a_handler_is_answered_and_the_worker_lives_on(
 
 
 async def test_an_install_during_shutdown_is_refused_with_the_reason(node: MemoryNode) -> None:
-    """N-B11: while the worker drains, nothing new is started and the frontend is told why."""
+    """N-B11, S-K22: while the worker drains, nothing new is started and the frontend is told why."""
     await node.install("llama-cpp", "qwen")
     (row,) = node.registry.nodes.values()
     row.models["qwen", 0] = LoadedModel(model_name="qwen", in_flight=1)
     node.registry.generation = "seed"  # a newer frontend forgets its rows when it drains
     node.worker.stop_requested.set()
     await anyio.sleep(1)
-    reply = await node.install("llama-cpp", "late")
-    assert "this worker is shutting down" in reply.error
+    refused = "this worker is shutting down; ask another node"
+    assert (await node.install("llama-cpp", "late")).error == refused
+    for subject in (node.subjects.upgrade, node.subjects.delete, node.subjects.model_delete):
+        request = b'{"backend":"llama-cpp","model_name":"qwen"}'
+        reply = json.loads(await node.bus.request(subject, request, timeout_s=5))
+        assert (reply["success"], reply["error"]) == (False, refused), subject
+    assert node.directories == ["llama-cpp"]
+    assert node.keys == ["qwen#0"]
+    listed = await node.bus.request(node.subjects.list, b"{}", timeout_s=5)
+    assert b"llama-cpp" in listed
 
 
 async def test_an_install_cut_by_the_end_of_the_worker_is_answered() -> None:

@@ -150,7 +150,8 @@ async def test_what_is_remembered_is_bounded(node: Node) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0 s"), (0.5, "0.5 s"), (9.96, "10 s"), (42.4, "42 s"), (60, "1 min"), (200, "3 min 20 s"),
+    [(0, "0 s"), (0.04, "0.04 s"), (0.5, "0.5 s"), (9.96, "10 s"), (42.4, "42 s"), (60, "1 min"),
+     (200, "3 min 20 s"),
      (3600, "1 h"), (7500, "2 h 5 min"), (90000, "25 h")],
 )  # fmt: skip
 def test_durations_are_spoken(seconds: float, text: str) -> None:

@@ -430,13 +430,30 @@ def test_folding_of_repeated_lines_is_decided_by_the_terminal_unless_it_is_set(
     assert resolve(log_dedup_logs=text).settings.log_dedup_logs is dedup
 
 
-def test_half_a_pair_of_storage_keys_and_a_missing_bucket_are_warned_about() -> None:
+def test_half_a_pair_of_storage_keys_is_warned_about_and_a_missing_bucket_is_the_frontends() -> None:
     resolved = resolve({"LOCALAI_STORAGE_URL": "http://minio:9000/", "LOCALAI_STORAGE_ACCESS_KEY": "AKIA"})
     assert resolved.settings.storage_url == "http://minio:9000"
-    assert ["AWS defaults" in resolved.warnings[0], "--storage-bucket" in resolved.warnings[1]] == [
-        True,
-        True,
-    ]
+    assert resolved.settings.storage_bucket == "localai"
+    assert "AWS defaults" in resolved.warnings[0]
+    assert resolve().settings.storage_bucket == ""
+    assert resolve(storage_url="http://minio:9000", storage_bucket="b").settings.storage_bucket == "b"
+
+
+def test_a_shared_directory_is_an_object_store_too() -> None:
+    assert resolve(storage_url="file:///mnt/objects").settings.storage_url == "file:///mnt/objects"
+    for wrong in ("file://objects", "file:///", "file://host/mnt/objects", "s3://bucket"):
+        with pytest.raises(SettingsError, match=r"the S3 endpoint, .* or a shared directory"):
+            resolve(storage_url=wrong)
+
+
+@pytest.mark.parametrize("text", ["", "500GB", "1TiB", "60%"])
+def test_the_cache_limit_is_a_size_or_a_share(text: str) -> None:
+    assert resolve(storage_cache_limit=text).settings.storage_cache_limit == text
+
+
+def test_a_cache_limit_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="a size like 500GB"):
+        resolve(storage_cache_limit="much")
 
 
 def test_files_must_exist_but_only_where_the_disk_may_be_read(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class Cluster:
                 yield place, row
 
     def pick(self, model: str) -> tuple[Place, LoadedModel] | None:
-        """The replica for a request: least in flight, then longest unused, where the selector fits."""
+        """The replica for a request: least in flight, then longest unused; it must match the selector."""
         selector = self.policies[model].selector
         notes = self._replicas.get(model, {})
         fitting = [
@@ -223,7 +223,7 @@ class Cluster:
 
 
 def has_disk_room(row: NodeRow, size_bytes: int) -> bool:
-    """Whether the payload fits with headroom; a node that reports no disk may have room."""
+    """Whether the payload fits with headroom; a node that reports no disk is thought to have room."""
     if row.total_disk == 0:
         return True
     if not size_bytes:

@@ -1,4 +1,4 @@
-"""`localai-worker simulate ...`: parse, run, report. What a command needs is imported when it runs."""
+"""`localai-worker simulate fleet` and `simulate replay`, beside the frontend's commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from ..startup import exit_code
+from .scenario.command import simulate
 
-simulate = typer.Typer(
-    help="Play a frontend, or a whole fleet of nodes.", no_args_is_help=True, rich_markup_mode=None
-)
+__all__ = ["simulate"]
 
 _REPLAY_HELP = (
     "Where to write the shortest case that breaks an invariant; the name says which one by default."

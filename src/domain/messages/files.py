@@ -119,6 +119,11 @@ class FilesListdirReply(_FilesReply):
     def _read(cls, fields: Fields) -> Self:
         return cls(files=tuple(read_text_list(fields, "files")), error=read_text(fields, "error"))
 
+    def too_long(self, size_bytes: int, limit_bytes: int) -> Self:
+        """What to answer instead when the bus does not take this reply."""
+        sizes = f"a list of {len(self.files)} files takes {size_bytes} bytes, the bus takes {limit_bytes}"
+        return self.failed(f"{sizes}; ask with a longer prefix, or raise max_payload of the NATS server")
+
     def to_fields(self) -> dict[str, object]:
         """The error alone, or the result alone."""
         return {"error": self.error} if self.error else {"files": self.files or None}

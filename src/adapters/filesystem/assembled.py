@@ -1,0 +1,371 @@
+"""Files put together from ranges, and read by ranges. Whatever blocks for long runs in worker threads.
+
+While a file is assembled, a note of what has arrived follows its last byte: one file, one inode, nothing to
+keep in step. Publishing cuts the note off.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import stat
+import threading
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anyio import CapacityLimiter, to_thread
+
+from ...domain.byte_spans import ByteSpan, ByteSpans
+from ...domain.errors import FileUnreadable, FileUnwritable
+from ...domain.file_names import private_name
+from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
+from ...domain.ports.ranged_files import Algorithm
+from . import beneath
+from .failures import means_absent, reading, writing
+from .preallocate import take_room
+
+log = logging.getLogger(__name__)
+
+NOTE_BYTES = 8192  # room for a long ETag and the gaps of some hundred ranges
+NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
+FILE_MODE = 0o666  # less the umask, as Go's os.Create has it
+_READ_BYTES = 1024 * 1024
+_HASH_STEP_BYTES = 64 * _READ_BYTES  # some 100 ms: how long a cancellation may wait
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_HASHES = {"md5": hashlib.md5, "sha256": hashlib.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What of which version is there. `boot` empty: it survives a power cut, else only within that boot."""
+
+    version: str
+    size_bytes: int
+    boot: str
+    spans: ByteSpans
+
+    def to_bytes(self) -> bytes:
+        """The last `NOTE_BYTES` of the file."""
+        spans = [(span.start, span.stop) for span in self.spans]
+        while True:
+            text = json.dumps([self.version, self.size_bytes, self.boot, spans]).encode()
+            if len(text) + 8 <= NOTE_BYTES or not spans:
+                break
+            spans = spans[: len(spans) // 2]
+        return (zlib.crc32(text).to_bytes(4, "big") + len(text).to_bytes(4, "big") + text).ljust(
+            NOTE_BYTES, b"\0"
+        )
+
+    @classmethod
+    def read(cls, descriptor: int) -> "Note | None":
+        """The note at the end of an open file; None when there is none that can be trusted."""
+        size_bytes = os.fstat(descriptor).st_size - NOTE_BYTES
+        if size_bytes < 0:
+            return None
+        content = os.pread(descriptor, NOTE_BYTES, size_bytes)
+        text = content[8 : 8 + int.from_bytes(content[4:8], "big")]
+        if not text or zlib.crc32(text) != int.from_bytes(content[:4], "big"):
+            return None
+        version, noted_bytes, boot, spans = json.loads(text)
+        if noted_bytes != size_bytes or boot not in {"", boot_id()}:
+            return None
+        return cls(version, size_bytes, boot, ByteSpans.of(ByteSpan(*span) for span in spans))
+
+
+def boot_id() -> str:
+    """This boot of the machine; `-` where nobody can tell."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "-"
+
+
+@dataclass
+class _State:
+    """What the threads share, under `changed`."""
+
+    spans: ByteSpans
+    open: bool = True
+    noted_bytes: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+
+class LocalAssembledFile:
+    """An `AssembledFile` under a hidden name in the directory of its target."""
+
+    def __init__(self, place: RootedPath, version: str, size_bytes: int) -> None:
+        """Open or create the hidden file; blocks.
+
+        Raises:
+            PathEscapes, NoSpace, FileUnwritable: see `RangedFiles.assemble`.
+        """
+        self.size_bytes = size_bytes
+        self._target, self._version = place.path, version
+        self._hashing = CapacityLimiter(4)
+        self._published = False
+        with writing(self._target):
+            directory, self._name = beneath.resolve_entry(place)
+            self._directory = beneath.open_directory(directory, create=True)
+            try:
+                _refuse_directory(self._name, self._directory)
+                self._temporary, self._file = _open_hidden(self._name, self._directory)
+                try:
+                    note = self._begin()
+                except BaseException:
+                    os.unlink(self._temporary, dir_fd=self._directory)
+                    os.close(self._file)
+                    raise
+            except BaseException:
+                os.close(self._directory)
+                raise
+        self._state = _State(note.spans if note else ByteSpans())
+        self._state.noted_bytes = self._state.spans.total_bytes
+
+    def _begin(self) -> Note | None:
+        note = Note.read(self._file)
+        if note is not None and (note.version, note.size_bytes) == (self._version, self.size_bytes):
+            return note
+        os.ftruncate(self._file, 0)
+        take_room(self._file, self.size_bytes + NOTE_BYTES)
+        return None
+
+    @property
+    def missing(self) -> tuple[ByteSpan, ...]:
+        with self._state.changed:
+            return self._state.spans.missing(self.size_bytes)
+
+    def write_at(self, offset: int, chunk: memoryview) -> None:
+        if offset + len(chunk) > self.size_bytes:
+            raise FileUnwritable(self._target, f"more than the {self.size_bytes} bytes it is to have")
+        at, rest = offset, chunk
+        with writing(self._target):
+            while rest:
+                written = os.pwrite(self._file, rest, at)
+                at, rest = at + written, rest[written:]
+        with self._state.changed:
+            self._state.spans.add(offset, at)
+            self._state.changed.notify_all()
+            total = self._state.spans.total_bytes
+            if total - self._state.noted_bytes < NOTE_EVERY_BYTES or not self._state.open:
+                return
+            self._state.noted_bytes = total
+            with writing(self._target):
+                self._write_note(boot_id())
+
+    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
+        hashed = _HASHES[algorithm](usedforsecurity=False)
+        at = span.start
+        while at < span.stop:
+            at = await to_thread.run_sync(self._hash_from, at, span.stop, hashed, limiter=self._hashing)
+        return hashed.digest()
+
+    def _hash_from(self, start: int, stop: int, hashed: "hashlib._Hash") -> int:
+        """Hash what is there from `start` on, between two chances to be cancelled; where it ended."""
+        with self._state.changed:
+            reach = self._state.spans.reach(start)
+            if reach == start:
+                if not self._state.open:
+                    raise FileUnreadable(self._target, f"it was given up before byte {start} came")
+                self._state.changed.wait(0.2)
+                return start
+        at, stop = start, min(reach, stop, start + _HASH_STEP_BYTES)
+        with reading(self._target):
+            while at < stop:
+                chunk = os.pread(self._file, min(_READ_BYTES, stop - at), at)
+                hashed.update(chunk)
+                at += len(chunk)
+        return at
+
+    async def publish(self) -> FileStat:
+        return await to_thread.run_sync(self._publish)
+
+    async def settle(self) -> None:
+        if self._published:
+            await to_thread.run_sync(self._settle)
+
+    async def keep(self) -> None:
+        await to_thread.run_sync(self._keep)
+
+    async def discard(self) -> None:
+        await to_thread.run_sync(self._discard)
+
+    def _publish(self) -> FileStat:
+        if self.missing:
+            msg = f"{self._target} lacks {self.missing}"
+            raise ValueError(msg)
+        with writing(self._target):
+            os.ftruncate(self._file, self.size_bytes)
+            os.utime(self._file)  # as old as its appearance, as every file of ours
+            os.rename(self._temporary, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            status = os.fstat(self._file)
+        self._published = True
+        with self._state.changed:
+            self._state.open = False
+        return FileStat(FileKind.FILE, status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def _settle(self) -> None:
+        self._published = False
+        try:
+            with writing(self._target):
+                os.fsync(self._file)
+                beneath.sync_open_directory(self._directory)
+        finally:
+            self._close()
+
+    def _keep(self) -> None:
+        if not self._give_up():
+            return
+        try:
+            with writing(self._target):
+                os.fdatasync(self._file)
+                self._write_note("")
+                os.fsync(self._file)
+        finally:
+            self._close()
+
+    def _discard(self) -> None:
+        if not self._give_up():
+            return
+        try:
+            with writing(self._target), suppress(FileNotFoundError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        finally:
+            self._close()
+
+    def _give_up(self) -> bool:
+        with self._state.changed:
+            was_open, self._state.open = self._state.open, False
+            self._state.changed.notify_all()
+        return was_open
+
+    def _write_note(self, boot: str) -> None:
+        note = Note(self._version, self.size_bytes, boot, self._state.spans)
+        os.pwrite(self._file, note.to_bytes(), self.size_bytes)
+
+    def _close(self) -> None:
+        os.close(self._file)
+        os.close(self._directory)
+
+
+class LocalSourceFile:
+    """A `SourceFile` read through a descriptor."""
+
+    def __init__(self, place: RootedPath) -> None:
+        self._path = place.path
+        self._file: int | None = beneath.open_regular(beneath.resolve(place))
+        self.size_bytes = os.fstat(self._file).st_size
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        if self._file is None:
+            raise FileUnreadable(self._path, "it was closed")
+        size_bytes = min(size_bytes, self.size_bytes - offset)
+        with reading(self._path):
+            content = os.pread(self._file, size_bytes, offset)
+        if len(content) < size_bytes:
+            raise FileUnreadable(self._path, f"it became shorter than {self.size_bytes} bytes")
+        return content
+
+    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
+        hashed = _HASHES[algorithm](usedforsecurity=False)
+        for start in range(span.start, span.stop, _HASH_STEP_BYTES):
+            await to_thread.run_sync(self._hash, start, min(start + _HASH_STEP_BYTES, span.stop), hashed)
+        return hashed.digest()
+
+    def _hash(self, start: int, stop: int, hashed: "hashlib._Hash") -> None:
+        for at in range(start, stop, _READ_BYTES):
+            hashed.update(self.read_at(at, min(_READ_BYTES, stop - at)))
+
+    async def close(self) -> None:
+        if self._file is not None:
+            descriptor, self._file = self._file, None
+            os.close(descriptor)
+
+
+class LocalRangedFiles:
+    """`RangedFiles` on this machine."""
+
+    async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> LocalAssembledFile:
+        return await to_thread.run_sync(LocalAssembledFile, place, version, size_bytes)
+
+    async def kept(self, place: RootedPath) -> str | None:
+        return await to_thread.run_sync(_kept_version, place)
+
+    async def open_source(self, place: RootedPath) -> LocalSourceFile | None:
+        return await to_thread.run_sync(_open_source, place)
+
+    async def real_path(self, path: Path) -> Path:
+        return Path(await to_thread.run_sync(os.path.realpath, path))
+
+
+def hidden_name(name: str) -> str:
+    """Under which name the file `name` is assembled, so that a later attempt finds it."""
+    return private_name(name, f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.ranges")
+
+
+def _refuse_directory(name: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a directory stands in the way")
+
+
+def _open_hidden(name: str, directory: int) -> tuple[str, int]:
+    """The hidden file, locked; another one where somebody else has it open."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    hidden = hidden_name(name)
+    while True:
+        descriptor = os.open(hidden, flags, FILE_MODE, dir_fd=directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            beneath.require_regular(os.fstat(descriptor))
+            if _is_named(hidden, directory, descriptor):
+                return hidden, descriptor
+        except BlockingIOError:
+            hidden = private_name(name, f"{secrets.token_hex(8)}.ranges")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_named(hidden: str, directory: int, descriptor: int) -> bool:
+    """Whether the file we have locked still has its name: its last owner may have published it meanwhile."""
+    try:
+        named = os.stat(hidden, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _kept_version(place: RootedPath) -> str | None:
+    directory, name = beneath.resolve_entry(place)
+    try:
+        with beneath.opened_directory(directory) as opened:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            descriptor = os.open(hidden_name(name), flags, dir_fd=opened)
+    except (OSError, ValueError):
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        note = Note.read(descriptor)
+        return note.version if note else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _open_source(place: RootedPath) -> LocalSourceFile | None:
+    with reading(place.path):
+        try:
+            return LocalSourceFile(place)
+        except (OSError, ValueError) as error:
+            if means_absent(error):
+                return None
+            raise

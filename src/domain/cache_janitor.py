@@ -1,0 +1,161 @@
+"""Keeps the object cache in bounds: what nobody asks for again goes, and the least used beyond a limit."""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import anyio
+
+from .errors import WorkerError
+from .file_names import is_private_name
+from .object_cache import ObjectCache
+from .ports.filesystem import FileKind, RootedPath
+from .ports.open_files import OpenFiles
+from .stage_files import TEMPORARY_DIRECTORY
+from .vram_budget import VramBudget
+
+log = logging.getLogger(__name__)
+
+EPHEMERAL = "ephemeral"  # below the cache: inputs and outputs of single requests
+EVERY_S = 15 * 60.0  # as the frontend's cleaner of the store
+EPHEMERAL_S = 3600.0  # the frontend deletes the objects after this time
+TEMPORARY_S = 24 * 3600.0  # a result that a backend is still writing
+UNFINISHED_S = 24 * 3600.0  # what is left of a download that nobody went on with
+SPARE_SHARE = 0.05  # of the disk; a newer frontend chooses no node with less (or 1 GiB)
+SPARE_BYTES = 2**30
+REST_S = 3600.0  # a model file just asked for is about to be opened
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFile:
+    """One file below the cache: when it was last wanted, or else written."""
+
+    name: PurePosixPath
+    size_bytes: int
+    used_s: float
+    is_object: bool = False  # fetched from the store, and not for a single request
+
+    def is_below(self, directory: str) -> bool:
+        return self.name.parts[0] == directory
+
+
+@dataclass
+class CacheJanitor:
+    """Sweeps `cache`.
+
+    Its files may take `budget` of the disk, and never the last of its room. `running_models` are the models
+    that a backend serves now; their files, and those that a process has open, are never removed.
+    """
+
+    cache: ObjectCache
+    running_models: Callable[[], Collection[str]]
+    open_files: OpenFiles
+    budget: VramBudget = field(default_factory=VramBudget)
+
+    async def sweep_forever(self) -> None:
+        """Sweep now and every quarter of an hour."""
+        while True:
+            await self.sweep()
+            await anyio.sleep(EVERY_S)
+
+    async def sweep(self) -> None:
+        """Remove what may go; what cannot be removed is told and tried again next time."""
+        try:
+            files = await self._files()
+        except WorkerError as error:
+            log.warning("the object cache cannot be swept: %s", error)
+            return
+        now_s = self.cache.clock.now().timestamp()
+        outlived = [file for file in files if self._is_outlived(file, now_s)]
+        rest = [file for file in files if file not in set(outlived)]
+        for file in await self._idle(outlived):
+            await self._remove(file)
+        gone = {str(file.name) for file in files}
+        for name in self.cache.records.names():
+            if name not in gone and Path(name) not in self.cache.busy:
+                self.cache.records.forget(name)
+        await self._keep_within(await self._limit_bytes(rest), rest, now_s)
+
+    async def _limit_bytes(self, files: list[CachedFile]) -> int:
+        """How much the cache may hold: its budget, and less where the disk is nearly full."""
+        held_bytes = sum(file.size_bytes for file in files)
+        space = await self.cache.filesystem.space(self.cache.root)
+        if space is None:
+            return self.budget.size_bytes or held_bytes
+        spare_bytes = min(max(int(space.total_bytes * SPARE_SHARE), SPARE_BYTES), space.total_bytes // 2)
+        lacking_bytes = max(0, spare_bytes - space.available_bytes)
+        return min(self.budget.ceiling_bytes(space.total_bytes), max(0, held_bytes - lacking_bytes))
+
+    def _is_outlived(self, file: CachedFile, now_s: float) -> bool:
+        age_s = now_s - file.used_s
+        if is_private_name(file.name.name):
+            return age_s > UNFINISHED_S
+        if file.is_below(TEMPORARY_DIRECTORY):
+            return age_s > TEMPORARY_S
+        return file.is_below(EPHEMERAL) and age_s > EPHEMERAL_S
+
+    async def _keep_within(self, limit_bytes: int, files: list[CachedFile], now_s: float) -> None:
+        held_bytes = sum(file.size_bytes for file in files)
+        rested = [file for file in files if file.is_object and now_s - file.used_s > REST_S]
+        for file in await self._idle(sorted(rested, key=lambda file: (file.used_s, str(file.name)))):
+            if held_bytes <= limit_bytes:
+                return
+            if await self._remove(file):
+                held_bytes -= file.size_bytes
+        if held_bytes > limit_bytes:
+            log.warning(
+                "the object cache holds %d bytes, its limit is %d: the rest is in use",
+                held_bytes,
+                limit_bytes,
+            )
+
+    async def _files(self) -> list[CachedFile]:
+        root, found = self.cache.root, []
+        for name in await self.cache.filesystem.walk_files(RootedPath(root, PurePosixPath())) or ():
+            stat = await self.cache.filesystem.stat(root / name)
+            if stat is None or stat.kind is not FileKind.FILE:
+                continue
+            record = self.cache.records.get(str(name))
+            used_s = max(stat.modified_ns / 1e9, record.used_s if record else 0.0)
+            is_object = (record is not None or name.parts[0] == "models") and not is_private_name(name.name)
+            found.append(CachedFile(name, stat.size_bytes, used_s, is_object))
+        return found
+
+    async def _idle(self, files: list[CachedFile]) -> list[CachedFile]:
+        """Those of `files` that nobody uses, in their order."""
+        models = self.running_models()
+        quiet = [file for file in files if not self._serves(file, models)]
+        paths = {self.cache.root / file.name for file in quiet}
+        in_use = await self.open_files.among(frozenset(paths)) if paths else frozenset()
+        return [file for file in quiet if self.cache.root / file.name not in in_use]
+
+    def _serves(self, file: CachedFile, models: Collection[str]) -> bool:
+        return any(file.name.is_relative_to(PurePosixPath("models", model.lstrip("/"))) for model in models)
+
+    async def _remove(self, file: CachedFile) -> bool:
+        if Path(file.name) in self.cache.busy:
+            return False
+        self.cache.records.forget(str(file.name))
+        try:
+            await self.cache.filesystem.remove_tree(self.cache.root / file.name)
+        except WorkerError as error:
+            log.warning("cached file not removed: %s", error)
+            return False
+        log.info("cached file removed: name=%s size_bytes=%d", file.name, file.size_bytes)
+        if file.is_below(EPHEMERAL):
+            await self._prune(file.name.parent)
+        return True
+
+    async def _prune(self, directory: PurePosixPath) -> None:
+        """Remove the directories of a request that hold nothing any more."""
+        while len(directory.parts) > 1:
+            path = self.cache.root / directory
+            try:
+                if await self.cache.filesystem.list_directory(path):
+                    return
+                await self.cache.filesystem.remove_tree(path)
+            except WorkerError as error:
+                log.warning("empty directory not removed: %s", error)
+                return
+            directory = directory.parent

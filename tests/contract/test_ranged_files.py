@@ -1,0 +1,321 @@
+"""Every `RangedFiles` keeps these promises: the in-memory one and the machine's own."""
+
+import ctypes
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import anyio
+import pytest
+
+from localai_worker.adapters.filesystem import assembled, preallocate
+from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.domain.byte_spans import ByteSpan
+from localai_worker.domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes
+from localai_worker.domain.ports.filesystem import FileKind, FileSystem, RootedPath
+from localai_worker.domain.ports.ranged_files import RangedFiles
+
+
+@dataclass
+class Case:
+    """Files by ranges, the file system they lie on, and ways to set a scene behind their back."""
+
+    ranged: RangedFiles
+    files: FileSystem
+    top: Path
+    put: Callable[[Path, bytes], None]
+    link: Callable[[Path, Path], None]
+
+    def place(self, relative: str) -> RootedPath:
+        return RootedPath(self.top, PurePosixPath(relative))
+
+    async def content(self, relative: str) -> bytes:
+        return await self.files.read(self.top / relative, limit_bytes=2**20)
+
+    async def names(self) -> list[str]:
+        return [entry.name for entry in await self.files.list_directory(self.top)]
+
+
+@pytest.fixture(params=["memory", "local"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    top = tmp_path / "root"
+    if request.param == "memory":
+        memory = InMemoryFileSystem()
+        memory.put(top / "old", b"old")
+        return Case(InMemoryRangedFiles(memory), memory, top, memory.put, memory.link)
+    put_on_disk(top / "old", b"old")
+    return Case(LocalRangedFiles(), LocalFileSystem(), top, put_on_disk, link_on_disk)
+
+
+def put_on_disk(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def link_on_disk(path: Path, target: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def view(content: bytes) -> memoryview:
+    return memoryview(content)
+
+
+async def test_ranges_in_any_order_make_the_file_and_an_older_one_is_replaced_whole(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("old"), version="v1", size_bytes=6)
+    assert file.missing == (ByteSpan(0, 6),)
+    file.write_at(4, view(b"ef"))
+    file.write_at(0, view(b"ab"))
+    assert file.missing == (ByteSpan(2, 4),)
+    assert await case.content("old") == b"old"
+    file.write_at(2, view(b"cd"))
+    shown = await file.publish()
+    await file.settle()
+    await file.settle()
+    assert await case.content("old") == b"abcdef"
+    assert (shown.kind, shown.size_bytes) == (FileKind.FILE, 6)
+    assert shown == await case.files.stat(case.top / "old")
+    assert await case.names() == ["old"]
+
+
+async def test_an_empty_file_is_whole_at_once_and_parents_are_made(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("a/b/empty"), version="v1", size_bytes=0)
+    await file.publish()
+    await file.settle()
+    assert await case.content("a/b/empty") == b""
+
+
+async def test_who_reads_the_older_file_goes_on_reading_it(case: Case) -> None:
+    reader = await case.files.open_outgoing(case.place("old"))
+    assert reader is not None
+    file = await case.ranged.assemble(case.place("old"), version="v1", size_bytes=3)
+    file.write_at(0, view(b"new"))
+    await file.publish()
+    await file.settle()
+    assert b"".join([chunk async for chunk in reader.chunks()]) == b"old"
+    await reader.close()
+
+
+async def test_a_file_with_gaps_is_not_published(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("old"), version="v1", size_bytes=6)
+    file.write_at(0, view(b"abc"))
+    with pytest.raises(ValueError, match="lacks"):
+        await file.publish()
+    await file.discard()
+    await file.discard()
+    assert await case.names() == ["old"]
+    assert await case.content("old") == b"old"
+
+
+async def test_nothing_goes_beyond_the_size(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=3)
+    with pytest.raises(FileUnwritable, match="more than the 3 bytes"):
+        file.write_at(2, view(b"cd"))
+    await file.discard()
+
+
+async def test_what_was_kept_is_gone_on_with_for_the_same_version_only(case: Case) -> None:
+    first = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+    first.write_at(3, view(b"de"))
+    await first.keep()
+    await first.keep()
+    assert await case.ranged.kept(case.place("new")) == "v1"
+    second = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+    assert second.missing == (ByteSpan(0, 3), ByteSpan(5, 6))
+    second.write_at(0, view(b"abc"))
+    second.write_at(5, view(b"f"))
+    await second.publish()
+    await second.settle()
+    assert await case.content("new") == b"abcdef"
+    assert await case.ranged.kept(case.place("new")) is None
+
+    third = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+    third.write_at(0, view(b"xyz"))
+    await third.keep()
+    for version, size_bytes in (("v2", 6), ("v2", 7)):
+        other = await case.ranged.assemble(case.place("new"), version=version, size_bytes=size_bytes)
+        assert other.missing == (ByteSpan(0, size_bytes),)
+        await other.keep()
+    assert [name for name in await case.names() if name.startswith(".")] != []
+
+
+async def test_a_discarded_file_leaves_nothing_to_go_on_with(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+    file.write_at(0, view(b"abc"))
+    await file.discard()
+    assert await case.ranged.kept(case.place("new")) is None
+    assert await case.names() == ["old"]
+
+
+async def test_two_attempts_at_once_keep_apart(case: Case) -> None:
+    one = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=3)
+    one.write_at(0, view(b"ab"))
+    other = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=3)
+    assert other.missing == (ByteSpan(0, 3),)
+    other.write_at(0, view(b"xyz"))
+    await other.publish()
+    await other.settle()
+    one.write_at(2, view(b"c"))
+    await one.publish()
+    await one.settle()
+    assert await case.content("new") == b"abc"
+    assert await case.names() == ["new", "old"]
+
+
+async def test_a_digest_waits_for_bytes_that_are_still_to_come(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+    got: list[bytes] = []
+
+    async def hash_it() -> None:
+        got.append(await file.digest("md5", ByteSpan(1, 6)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hash_it)
+        await anyio.wait_all_tasks_blocked()
+        assert got == []
+        file.write_at(3, view(b"def"))
+        file.write_at(0, view(b"abc"))
+    assert got == [hashlib.md5(b"bcdef").digest()]
+    assert await file.digest("sha256", ByteSpan(0, 2)) == hashlib.sha256(b"ab").digest()
+    await file.discard()
+
+
+async def test_a_digest_of_bytes_that_never_come_fails_when_the_file_ends(case: Case) -> None:
+    file = await case.ranged.assemble(case.place("new"), version="v1", size_bytes=6)
+
+    async def hash_it() -> None:
+        with pytest.raises(FileUnreadable, match="given up"):
+            await file.digest("md5", ByteSpan(0, 6))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hash_it)
+        await anyio.wait_all_tasks_blocked()
+        await file.keep()
+
+
+async def test_a_directory_in_the_way_is_refused(case: Case) -> None:
+    case.put(case.top / "directory" / "file", b"")
+    with pytest.raises(FileUnwritable):
+        await case.ranged.assemble(case.place("directory"), version="v1", size_bytes=1)
+    with pytest.raises(FileUnwritable):
+        await case.ranged.assemble(case.place("."), version="v1", size_bytes=1)
+
+
+async def test_nothing_outside_the_root_is_touched(case: Case) -> None:
+    case.put(case.top.parent / "outside" / "secret", b"secret")
+    case.link(case.top / "out", case.top.parent / "outside")
+    case.link(case.top / "leak", case.top.parent / "outside" / "secret")
+    for relative in ("out/new", "leak"):
+        with pytest.raises(PathEscapes):
+            await case.ranged.assemble(case.place(relative), version="v1", size_bytes=1)
+    with pytest.raises(PathEscapes):
+        await case.ranged.kept(case.place("out/new"))
+    for relative in ("out/secret", "leak"):
+        with pytest.raises(PathEscapes):
+            await case.ranged.open_source(case.place(relative))
+
+
+async def test_a_source_reads_ranges_and_stays_readable(case: Case) -> None:
+    assert await case.ranged.open_source(case.place("absent")) is None
+    source = await case.ranged.open_source(case.place("old"))
+    assert source is not None
+    await case.files.remove_tree(case.top / "old")
+    assert source.size_bytes == 3
+    assert (source.read_at(0, 2), source.read_at(1, 100)) == (b"ol", b"ld")
+    assert await source.digest("md5", ByteSpan(1, 3)) == hashlib.md5(b"ld").digest()
+    await source.close()
+    await source.close()
+
+
+async def test_a_source_is_a_regular_file(case: Case) -> None:
+    case.put(case.top / "directory" / "file", b"")
+    with pytest.raises(FileUnreadable):
+        await case.ranged.open_source(case.place("directory"))
+
+
+async def test_the_real_path_follows_links_and_keeps_what_is_missing(case: Case) -> None:
+    top = await case.ranged.real_path(case.top)
+    case.link(case.top / "link", case.top / "directory")
+    assert await case.ranged.real_path(case.top / "link" / "absent") == top / "directory" / "absent"
+
+
+# The machine's own
+
+
+async def test_what_a_killed_process_wrote_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembled, "NOTE_EVERY_BYTES", 4)
+    place = RootedPath(tmp_path, PurePosixPath("new"))
+    killed = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    killed.write_at(2, view(b"cdef"))
+    killed.write_at(8, view(b"i"))  # too little for another note
+    os.close(killed._file)  # the lock goes with the process
+    again = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    assert again.missing == (ByteSpan(0, 2), ByteSpan(6, 10))
+    await again.discard()
+    os.close(killed._directory)
+
+
+async def test_after_a_power_cut_only_what_was_synced_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembled, "NOTE_EVERY_BYTES", 4)
+    place = RootedPath(tmp_path, PurePosixPath("new"))
+    cut = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    cut.write_at(0, view(b"abcdef"))
+    os.close(cut._file)
+    monkeypatch.setattr(assembled, "boot_id", lambda: "another boot")
+    assert await LocalRangedFiles().kept(place) is None
+    kept = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    kept.write_at(0, view(b"abc"))
+    await kept.keep()
+    monkeypatch.setattr(assembled, "boot_id", lambda: "a third boot")
+    assert await LocalRangedFiles().kept(place) == "v1"
+    os.close(cut._directory)
+
+
+async def test_a_torn_note_counts_for_nothing(tmp_path: Path) -> None:
+    place = RootedPath(tmp_path, PurePosixPath("new"))
+    file = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    file.write_at(0, view(b"abc"))
+    await file.keep()
+    hidden = tmp_path / assembled.hidden_name("new")
+    content = bytearray(hidden.read_bytes())
+    content[20] ^= 1
+    hidden.write_bytes(content)
+    assert await LocalRangedFiles().kept(place) is None
+
+
+async def test_a_full_disk_says_so_before_a_byte_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = RootedPath(tmp_path, PurePosixPath("new"))
+
+    def full(descriptor: int, size_bytes: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(assembled, "take_room", full)
+    with pytest.raises(NoSpace, match="free some"):
+        await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_taken_at_once_or_the_file_stays_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        preallocate.take_room(file.fileno(), 2**20)
+        assert os.fstat(file.fileno()).st_size == 2**20
+        with pytest.raises(OSError, match=r".+"):
+            preallocate.take_room(file.fileno(), 2**62)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    with (tmp_path / "sparse").open("wb") as file:
+        preallocate.take_room(file.fileno(), 2**20)
+        assert os.fstat(file.fileno()).st_size == 2**20
