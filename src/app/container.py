@@ -22,17 +22,20 @@ from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
+from ..domain.download_file import DownloadFile
 from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
+from ..domain.install_model import InstallModel
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
+from ..domain.prefetch_models import PrefetchModels
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
 from ..domain.readiness import Readiness
@@ -45,7 +48,7 @@ from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.sweep_files import SweepFiles
 from ..domain.validate_paths import FileRoots
-from . import integrity_parts
+from . import integrity_parts, model_parts
 from .artifact_parts import ArtifactParts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
@@ -458,6 +461,37 @@ class Container(containers.DeclarativeContainer):
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
+    model_indexes = providers.Singleton(
+        ReadGalleries,
+        documents=gallery_source,
+        filesystem=filesystem,
+        trusted_root=settings.provided.models_path,
+        copies=providers.Callable(_gallery_copies, settings.provided.models_path),
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    downloads = providers.Singleton(model_parts.downloads)
+    archives = providers.Singleton(model_parts.archives)
+    model_installer = providers.Singleton(
+        InstallModel,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        documents=gallery_source,
+        download=providers.Singleton(DownloadFile, filesystem, downloads),
+        artifacts=artifacts,
+        archives=archives,
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    prefetch = providers.Singleton(
+        PrefetchModels,
+        ids=settings.provided.prefetch_models,
+        galleries=settings.provided.galleries,
+        indexes=model_indexes,
+        installer=model_installer,
+        downloads=downloads,
+        names=network,
+        hardware=hardware,
+        capability=detection.provided.capability,
+    )
     explanation = providers.Singleton(
         ExplainBackend,
         filesystem=filesystem,
@@ -536,6 +570,7 @@ class Container(containers.DeclarativeContainer):
         recovery=recovery,
         resumption=resumption,
         stop_requested=stop_requested,
+        prefetch=prefetch.provided.run,
         storage=storage,
         dismissed=dismissed,
         keep_backends=settings.provided.keep_backends,
