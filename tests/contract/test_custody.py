@@ -25,6 +25,7 @@ from localai_worker.adapters.processes.proc_table import all_processes
 from localai_worker.adapters.processes.state_files import KEEPER_FILE, KEEPER_LOG, LOCK_FILE
 from localai_worker.adapters.processes.state_lock import LocalStateLock
 from localai_worker.domain.backend import ReplicaKey
+from localai_worker.domain.errors import FileUnwritable
 from localai_worker.domain.ports.keeper import Keeper
 from localai_worker.domain.ports.processes import Process, Processes, ProcessSpec, StopSignal, launch_mark
 from localai_worker.domain.ports.state_lock import StateInUse, StateLock, Tenure
@@ -229,6 +230,12 @@ async def test_the_directory_is_made_for_the_worker_alone(tmp_path: Path) -> Non
     assert (state / LOCK_FILE).stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_place_where_no_lock_can_be_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileUnwritable, match="LOCALAI_WORKER_STATE_PATH"):
+        await LocalStateLock(tmp_path / "file", 1, 1).take()
+
+
 async def test_an_owner_that_is_no_name_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "owner").write_bytes(b"\xff../../etc.\n")
     owner = (await LocalStateLock(tmp_path, 1, 1).take()).owner
@@ -265,7 +272,7 @@ async def test_a_worker_that_comes_back_in_time_keeps_its_backends(stage: Stage,
 
 
 async def test_what_the_journal_names_ends_without_a_mark_and_nothing_else_does(tmp_path: Path) -> None:
-    """A backend may overwrite its environment (setproctitle does); a number that was given away proves nothing."""
+    """A backend may overwrite its environment, as setproctitle does; a number alone proves nothing."""
     stage = LocalStage(tmp_path)
     backends = Backends(stage)
     lock, keeper = stage.lock(), stage.keeper()
