@@ -293,12 +293,11 @@ class Supervisor:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
     async def _program(self, backend: RunnableBackend) -> Program:
-        directory = await self.filesystem.stat(backend.run_file.parent)
-        return Program(backend.run_file, directory.inode if directory else 0)
+        return Program(backend.run_file, await self.filesystem.directory_inode(backend.run_file.parent))
 
     async def _in_place(self, entry: Entry) -> bool:
-        directory = await self.filesystem.stat(entry.backend.run_file.parent)
-        return directory is not None and directory.inode == entry.directory_inode
+        inode = await self.filesystem.directory_inode(entry.backend.run_file.parent)
+        return 0 != inode == entry.directory_inode
 
     async def _free(self, entry: Entry, timeout_s: float) -> str:
         try:
