@@ -165,7 +165,8 @@ async def begin(
     }
     for name in sorted(parts.providers.keys() - _NO_PORTS):
         port = own[name] if name in own else parts.providers[name]()
-        container.providers[name].override(providers.Object(fence.guard(port, name)))
+        if port is not None:
+            container.providers[name].override(providers.Object(fence.guard(port, name)))
     container.bus.override(providers.Object(fence.guard(bus, "bus")))
     worker = await build_worker(container)
     life = Life(host, number, fence, bus, worker)
