@@ -112,8 +112,8 @@ class Host:
     number: int
     random: Random
     machine: HostMachine = field(default_factory=HostMachine)
-    filesystem: InMemoryFileSystem = field(default_factory=InMemoryFileSystem)
     clock: HostClock = field(default_factory=HostClock)
+    filesystem: InMemoryFileSystem = field(init=False)
     frontend_cut: bool = False
     starts_slowly: bool = False
     dies_at_start: bool = False
@@ -124,6 +124,7 @@ class Host:
     programs: _Programs = field(init=False)
 
     def __post_init__(self) -> None:
+        self.filesystem = InMemoryFileSystem(clock=self.clock)
         self.hardware = HostHardware(self.machine, self.random.choice((16, 24, 48, 80)) * _GIB)
         self.programs = _Programs(self)
 
