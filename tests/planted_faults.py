@@ -50,9 +50,9 @@ def port_without_rest(patch: Patch) -> None:
 def reply_lost_on_failure(patch: Patch) -> None:
     honest = ControlPlane._reply
 
-    async def reply(self: ControlPlane, message: Any, answer: Any) -> None:
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
         if not getattr(answer, "error", ""):
-            await honest(self, message, answer)
+            await honest(self, command, message, answer)
 
     patch.setattr(ControlPlane, "_reply", reply)
 
@@ -60,10 +60,10 @@ def reply_lost_on_failure(patch: Patch) -> None:
 def failure_told_twice(patch: Patch) -> None:
     honest = ControlPlane._reply
 
-    async def reply(self: ControlPlane, message: Any, answer: Any) -> None:
-        await honest(self, message, answer)
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
+        await honest(self, command, message, answer)
         if getattr(answer, "error", ""):
-            await honest(self, message, answer)
+            await honest(self, command, message, answer)
 
     patch.setattr(ControlPlane, "_reply", reply)
 
@@ -155,8 +155,8 @@ def upload_that_is_visible_at_once(patch: Patch) -> None:
 def worker_that_ends_over_a_failed_command(patch: Patch) -> None:
     honest = ControlPlane._reply
 
-    async def reply(self: ControlPlane, message: Any, answer: Any) -> None:
-        await honest(self, message, answer)
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
+        await honest(self, command, message, answer)
         if getattr(answer, "error", ""):
             raise RuntimeError("nobody caught this")
 
