@@ -40,6 +40,7 @@ class Tree:
     def __init__(self) -> None:
         self._inodes = count(2)  # as on a disk, where the root is number 2
         self._clock_ns = count(1)
+        self.changes = 0  # to names, contents and modes, since it was made
         self.root = self.new_directory(0o755)
 
     def new_file(self, content: bytes, mode: int) -> FileNode:
@@ -96,12 +97,14 @@ class Tree:
     def attach(self, real: PurePosixPath, node: Node) -> None:
         """Put `node` at the real path, in place of what was there; its directory exists."""
         directory = self._directory_of(real)
+        self.changes += 1
         directory.entries[real.name] = node
         directory.modified_ns = next(self._clock_ns)
 
     def detach(self, real: PurePosixPath) -> Node:
         """Take what stands at the real path, which exists, out of the tree."""
         directory = self._directory_of(real)
+        self.changes += 1
         directory.modified_ns = next(self._clock_ns)
         return directory.entries.pop(real.name)
 
@@ -112,6 +115,7 @@ class Tree:
 
     def touch(self, node: FileNode) -> None:
         """Date `node` now."""
+        self.changes += 1
         node.modified_ns = next(self._clock_ns)
 
     def walk(self, top: PurePosixPath) -> list[tuple[PurePosixPath, Node]]:
