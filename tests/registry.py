@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from localai_worker.adapters.artifacts.blobs.fetch import BlobFetcher
 from localai_worker.adapters.artifacts.blobs.store import BlobStore
 from localai_worker.adapters.artifacts.registry.client import RegistryClient
 from localai_worker.adapters.artifacts.registry.credentials import DockerLogins
@@ -28,19 +29,33 @@ from tests.archives import INDEX, MANIFEST, digest_of, to_json
 from tests.servers import START_S, find_executable, free_port
 
 PART_BYTES = 1 << 20
+PATIENCE = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=5)
 USER, PASSWORD = "worker", "p@ss word"
 _BCRYPT = "$2b$05$abcdefghijklmnopqrstuur5aDg7GxN23iZ505akLxKtQOeDz5Wl6"  # of PASSWORD
 
 
-def registry_images(
-    top: Path, environment: Mapping[str, str] | None = None, *, stall_s: float = 30.0, **options: Any
-) -> RegistryImages:
-    """What a worker reads images with: its blobs in `top`, parts of 1 MiB, and little patience."""
-    web = WebClient(environment or {}, connect_s=10, stall_s=stall_s)
-    patience = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=5)
-    client = RegistryClient(web, DockerLogins(environment or {}), patience)
+def blob_fetcher(
+    top: Path, *, stall_s: float = 30.0, connections: int = 8, floor_bytes: int = 0
+) -> BlobFetcher:
+    """Blobs in `top`, parts of 1 MiB, and little patience."""
     store = BlobStore(top / "blobs", part_bytes_for=lambda _: PART_BYTES)
-    return RegistryImages(client, store, **{"platform": "linux/amd64", "floor_bytes": 0, **options})
+    return BlobFetcher(store, PATIENCE, stall_s, floor_bytes, connections)
+
+
+def registry_images(
+    top: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stall_s: float = 30.0,
+    connections: int = 8,
+    floor_bytes: int = 0,
+    **options: Any,
+) -> RegistryImages:
+    """What a worker reads images with."""
+    web = WebClient(environment or {}, stall_s=stall_s)
+    client = RegistryClient(web, DockerLogins(environment or {}), PATIENCE)
+    fetcher = blob_fetcher(top, stall_s=stall_s, connections=connections, floor_bytes=floor_bytes)
+    return RegistryImages(client, fetcher, **{"platform": "linux/amd64", **options})
 
 
 @dataclass
@@ -163,6 +178,10 @@ class Request(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/v2/(.+)/(manifests|blobs|referrers)/(.*)", self.route)
         if self.route == "/v2/":
             self.answer(200, b"{}")
+        elif self.route in self.registry.files:
+            content = self.registry.files[self.route]
+            version = {"ETag": f'"{digest_of(content)}"'} if self.registry.has_versions else {}
+            self.send_content(content, version)
         elif found is None:
             self.answer(404, b"")
         elif self.command == "POST":
@@ -223,7 +242,12 @@ class Request(BaseHTTPRequestHandler):
             status = 206
             headers = {**headers, "Content-Range": f"bytes {first}-{last}/{len(content)}"}
         self.send_response(status)
-        for name, value in {"Content-Length": str(last - first + 1), **headers}.items():
+        length = (
+            {"Content-Length": str(last - first + 1)}
+            if self.registry.tells_sizes
+            else {"Connection": "close"}
+        )
+        for name, value in {**length, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
@@ -260,9 +284,12 @@ class OwnRegistry:
     auth: str = ""  # "basic", "bearer", or nobody is asked
     knows_ranges: bool = True
     has_referrers: bool = True
+    has_versions: bool = True  # ETags of `files`
+    tells_sizes: bool = True
     bytes_per_s: float = 0.0  # of each connection; 0 is as fast as it goes
     faults: list[Handler] = field(default_factory=list)
     stored: dict[tuple[str, str, str], tuple[bytes, str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)  # by path, outside of the registry's API
     attached: dict[tuple[str, str], list[Mapping[str, Any]]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     sent_bytes: int = 0

@@ -22,7 +22,14 @@ class ArtifactParts:
         from ..adapters.artifacts.readers import ArtifactReaders
 
         return ArtifactReaders(
-            {"ocifile://": self._image_files, "/": self._local_directories}, lambda: self._registry_images
+            {
+                "ocifile://": self._image_files,
+                "http://": lambda: self._url_payloads,
+                "https://": lambda: self._url_payloads,
+                "file://": self._file_payloads,
+                "/": self._file_payloads,
+            },
+            lambda: self._registry_images,
         )
 
     def attachments(self) -> Any:
@@ -62,24 +69,37 @@ class ArtifactParts:
         return RegistryClient(self._web, DockerLogins(self.environment))
 
     @cached_property
+    def _fetcher(self) -> Any:
+        from ..adapters.artifacts.blobs.fetch import BlobFetcher
+        from ..adapters.artifacts.web.patience import Patience
+
+        settings = self.settings
+        return BlobFetcher(
+            self._store,
+            Patience(),
+            self._web.stall_s,
+            settings.disk_floor_bytes,
+            settings.download_connections,
+        )
+
+    @cached_property
     def _registry_images(self) -> Any:
         from ..adapters.artifacts.registry.images import RegistryImages
 
-        settings = self.settings
-        return RegistryImages(
-            self._registry_client,
-            self._store,
-            settings.disk_floor_bytes,
-            settings.download_connections,
-            self._limits,
-        )
+        return RegistryImages(self._registry_client, self._fetcher, self._limits)
+
+    @cached_property
+    def _url_payloads(self) -> Any:
+        from ..adapters.artifacts.url_payloads import UrlPayloads
+
+        return UrlPayloads(self._web, self._fetcher, self._limits)
 
     def _image_files(self) -> Any:
         from ..adapters.artifacts.ocifile import ImageFiles
 
         return ImageFiles(self._limits, floor_bytes=self.settings.disk_floor_bytes)
 
-    def _local_directories(self) -> Any:
-        from ..adapters.artifacts.local_directory import LocalDirectories
+    def _file_payloads(self) -> Any:
+        from ..adapters.artifacts.file_payloads import FilePayloads
 
-        return LocalDirectories(self._limits, self.settings.disk_floor_bytes)
+        return FilePayloads(self._limits, self.settings.disk_floor_bytes)

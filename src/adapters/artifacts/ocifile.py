@@ -1,15 +1,13 @@
 """Images saved to a local file: `ocifile://<path>`."""
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
+from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
 from ...domain.ports.artifacts import (
     Approve,
     ArtifactEstimate,
@@ -23,6 +21,7 @@ from .blobs.room import Room
 from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
+from .local_file import open_regular
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .tree import TreeBuilder, TreeLimits
 from .web.flight import Flight, in_flight, run
@@ -95,20 +94,6 @@ def _opened(uri: str, flight: Flight) -> Iterator[ImageArchive]:
     path = Path(uri.removeprefix(SCHEME))
     if not path.is_absolute():
         raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
-    with _open_regular(path, uri) as file:
+    with open_regular(path, uri) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=flight.check)
-
-
-def _open_regular(path: Path, uri: str) -> BinaryIO:
-    try:
-        # Without O_NONBLOCK a pipe of this name would hold the thread until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise ArtifactMissing(uri, str(error.strerror)) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ArtifactUnavailable(uri, getattr(error, "strerror", None) or str(error)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ArtifactUnavailable(uri, "it is no regular file")
-    return os.fdopen(descriptor, "rb")

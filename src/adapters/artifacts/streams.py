@@ -80,14 +80,17 @@ class PrefixedReader:
 
 
 class HashingReader:
-    """Passes bytes on and compares their digest (`<algorithm>:<hex>`) once all were read."""
+    """Passes bytes on, and tells their digest (`<algorithm>:<hex>`) once all were read.
+
+    It is compared with `digest`; with "" it is a SHA-256 that is only told.
+    """
 
     def __init__(self, source: ByteReader, digest: str, *, what: str, uri: str) -> None:
-        if not is_digest(digest):
+        if digest and not is_digest(digest):
             raise ArtifactInvalid(uri, f"{what} has the digest {digest!r}; sha256 and sha512 are understood")
         self._source = source
         self._wanted = digest
-        self._hash = hashlib.new(digest.partition(":")[0])
+        self._hash = hashlib.new(digest.partition(":")[0] or "sha256")
         self._what = what
         self._uri = uri
 
@@ -96,15 +99,19 @@ class HashingReader:
         self._hash.update(chunk)
         return chunk
 
+    @property
+    def digest(self) -> str:
+        """Of what was read so far."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
     def verify(self) -> None:
         """Compare; call it after the source gave b"".
 
         Raises:
             ArtifactInvalid: the bytes are not the ones the digest names.
         """
-        found = f"{self._hash.name}:{self._hash.hexdigest()}"
-        if found != self._wanted:
-            raise ArtifactInvalid(self._uri, f"{self._what} is {found}, should be {self._wanted}")
+        if self._wanted and self.digest != self._wanted:
+            raise ArtifactInvalid(self._uri, f"{self._what} is {self.digest}, should be {self._wanted}")
 
 
 class ForwardReader:

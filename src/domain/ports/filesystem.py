@@ -137,8 +137,16 @@ class OutgoingFile(Protocol):
     def size_bytes(self) -> int:
         """Size when it was opened."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The content in chunks of up to 1 MiB."""
+    @property
+    def descriptor(self) -> int | None:
+        """What the system can send the content from without us, while open; None where there is no such."""
+
+    def chunks(self, start: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
+        """`count` bytes from byte `start` on, None for all, in chunks of up to 1 MiB.
+
+        Raises:
+            FileUnreadable: the file became shorter than it was when opened.
+        """
 
     async def sha256(self) -> str:
         """The hash of the whole content, 64 lower-case hex digits; the event loop runs on meanwhile.

@@ -159,7 +159,7 @@ async def test_a_cancelled_fetch_ends_at_once_and_the_next_goes_on_at_the_byte(
     uri = own.pushed.push(Image([big]))
 
     def missing_of(images: RegistryImages) -> int:
-        return images.store.missing_bytes(digest_of(big), len(big))
+        return images.fetcher.store.missing_bytes(digest_of(big), len(big))
 
     def stall(request: Request) -> bool:
         first, _, last = request.headers.get("Range", "").removeprefix("bytes=").partition("-")
@@ -270,14 +270,14 @@ async def test_blobs_over_the_limit_go_oldest_first(own: OwnRegistry, tmp_path: 
     for number, content in enumerate(layers):
         await images.fetch(own.pushed.push(Image([content]), str(number)), into)
         os.utime(tmp_path / "blobs/sha256" / digest_of(content)[7:], (number, number))
-    images.store.limit_bytes = 2 * MIB + MIB // 2
-    images.store.trim()
+    images.fetcher.store.limit_bytes = 2 * MIB + MIB // 2
+    images.fetcher.store.trim()
     kept = {path.name for path in (tmp_path / "blobs/sha256").iterdir()}
     assert kept == {digest_of(content)[7:] for content in layers[1:]}
 
 
 async def test_nothing_is_kept_with_a_limit_of_nothing(own: OwnRegistry, tmp_path: Path, into: Path) -> None:
     images = registry_images(tmp_path)
-    images.store.limit_bytes = 0
+    images.fetcher.store.limit_bytes = 0
     await images.fetch(own.pushed.push(SMALL), into)
     assert list((tmp_path / "blobs/sha256").iterdir()) == []
