@@ -280,6 +280,40 @@ OPTIONS: tuple[Option, ...] = (
         since="ours",
         help="What fetched objects may take, like 500GB or 60% of the disk. Default: all but a spare 5%.",
     ),
+    # installs
+    Option(
+        "download_connections",
+        ("LOCALAI_WORKER_DOWNLOAD_CONNECTIONS",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="8",
+        help="Connections that fetch one backend at the same time.",
+    ),
+    Option(
+        "backend_cache",
+        ("LOCALAI_WORKER_BACKEND_CACHE",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="20GiB",
+        help="How much of what was downloaded is kept, so that an upgrade fetches only what is new; "
+        "0 for nothing.",
+    ),
+    Option(
+        "backend_size_limit",
+        ("LOCALAI_WORKER_BACKEND_SIZE_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="64GiB",
+        help="How large one backend may get when it is unpacked.",
+    ),
+    Option(
+        "disk_floor",
+        ("LOCALAI_WORKER_DISK_FLOOR",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="512MiB",
+        help="How much of the disk installs leave free.",
+    ),
     # backend processes
     Option(
         "backend_env",

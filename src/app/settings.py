@@ -69,6 +69,11 @@ class Settings:
     storage_verify: bool
     storage_cache_limit: str
 
+    download_connections: int
+    backend_cache_bytes: int
+    backend_size_limit_bytes: int
+    disk_floor_bytes: int
+
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float
     stop_grace_s: float

@@ -120,7 +120,7 @@ async def test_no_reply_is_lost_for_requests_sent_after_the_bus_is_back(
 async def test_a_minted_login_comes_with_the_approval_and_is_renewed_under_load(
     cluster: LocalCluster, nats: NatsServer
 ) -> None:
-    """N-B4, S-W06: operator mode, and the permissions that a frontend gives.
+    """N-B2, N-B4, S-W06: operator mode, and the permissions that a frontend gives.
 
     No switch is set, the server alone wants a login. Each registration brings a fresh one, and the worker
     registers again when its heartbeats are answered with 404.

@@ -1,5 +1,6 @@
 """A file system in memory: really stores, really runs full, and knows links, modes and inodes."""
 
+from collections.abc import Hashable
 from pathlib import Path, PurePosixPath
 
 from anyio.lowlevel import checkpoint
@@ -9,7 +10,7 @@ from ...domain.file_names import parse_partial_file_name, partial_directory_name
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from .disk import NEW_DIRECTORY_MODE, Disk
 from .file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
-from .tree import DirectoryNode, FileNode, LinkNode
+from .tree import DirectoryNode, FileNode, LinkNode, Node
 
 UNBOUNDED_BYTES = 1 << 50  # what a file system without a limit says it has
 
@@ -85,6 +86,24 @@ class InMemoryFileSystem:
             DirectoryEntry(name, _kind_of(self._tree.find(real / name)), isinstance(node, LinkNode))
             for name, node in sorted(entries.items())
         )
+
+    async def fingerprint(self, path: Path, *, files: tuple[str, ...]) -> Hashable:
+        real = self._tree.real(path)
+        if self._tree.at(real) is None:
+            return None
+        top = self._disk.readable_directory(path, real)
+        seen: list[Hashable] = []
+        for name, node in top.entries.items():
+            seen.append((name, _stamp(node)))
+            directory = self._tree.find(real / name)
+            if isinstance(directory, DirectoryNode):
+                seen.append(_stamp(directory))
+                seen.extend(_stamp(self._tree.find(real / name / file)) for file in files)
+        return tuple(seen)
+
+    async def directory_inode(self, path: Path) -> int:
+        node = self._tree.find(path)
+        return node.inode if isinstance(node, DirectoryNode) else 0
 
     async def make_directory(self, path: Path, *, mode: int = 0o750) -> None:
         await checkpoint()
@@ -254,3 +273,9 @@ def _stat(node: FileNode | DirectoryNode | None) -> FileStat | None:
         return None
     size_bytes = len(node.content) if isinstance(node, FileNode) else 0
     return FileStat(_kind_of(node), size_bytes, node.modified_ns, node.inode)
+
+
+def _stamp(node: Node | None) -> Hashable:
+    if node is None:
+        return None
+    return node.inode, node.modified_ns, None if isinstance(node, LinkNode) else node.mode

@@ -8,7 +8,7 @@ import anyio
 
 from ...domain.bus_credentials import BusCredentials
 from ...domain.errors import BusLoginRefused, BusUnavailable
-from .pool import ServerPool
+from .pool import SPREAD, TLS_SPREAD, ServerPool
 from .servers import Server
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Connector:
         self._name = name
         self._tls = tls
         self._retry_s = retry_s
-        self._pool = ServerPool(servers, retry_s=retry_s)
+        encrypted = tls is not None or any(server.wants_tls for server in servers)
+        self._pool = ServerPool(servers, retry_s=retry_s, spread=TLS_SPREAD if encrypted else SPREAD)
         self._signer: Signer | None = None
         self._woken = anyio.Event()
         self._was_connected = False
