@@ -47,6 +47,7 @@ from ..domain.resume import ResumeNode
 from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from ..domain.validate_paths import FileRoots
 from . import integrity_parts, model_parts
 from .artifact_parts import ArtifactParts
@@ -229,6 +230,10 @@ def _roots(settings: Settings) -> FileRoots:
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
 
 
+def _upload_limit(settings: Settings) -> int | None:
+    return settings.upload_limit_bytes or None
+
+
 def _cached_models(settings: Settings) -> Path:
     return settings.models_path.parent / "cache/models"
 
@@ -333,7 +338,20 @@ class Container(containers.DeclarativeContainer):
     )
     identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
     files = providers.Singleton(
-        ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
+        ReceiveFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        max_upload_bytes=providers.Callable(_upload_limit, settings),
+    )
+    sweeper = providers.Singleton(
+        SweepFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        clock=clock,
+        open_files=open_files,
+        keep_s=settings.provided.staging_keep_s,
+        limit_bytes=settings.provided.staging_limit_bytes,
+        partial_s=settings.provided.staging_keep_s,
     )
     installed = providers.Singleton(
         InstalledBackends,
@@ -558,6 +576,7 @@ class Container(containers.DeclarativeContainer):
         control=control,
         supervisor=supervisor,
         files=files,
+        sweeper=sweeper,
         http=http,
         custody=custody,
         recovery=recovery,

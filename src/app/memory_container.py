@@ -72,7 +72,7 @@ class MemoryParts(containers.DeclarativeContainer):
     registry = providers.Singleton(_registry, settings)
 
     clock = providers.Singleton(LoopClock)
-    filesystem = providers.Singleton(InMemoryFileSystem)
+    filesystem = providers.Singleton(InMemoryFileSystem, clock=clock)
     network = providers.Singleton(InMemoryNetwork, machine)
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
     state_lock = providers.Singleton(_state_lock, machine, settings)

@@ -22,6 +22,7 @@ from ..domain.receive_files import ReceiveFiles
 from ..domain.recover import RecoverBackends
 from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from .control_plane import ControlPlane
 from .storage import Storage
 
@@ -56,6 +57,7 @@ class Worker:
     control: ControlPlane
     supervisor: Supervisor
     files: ReceiveFiles
+    sweeper: SweepFiles
     http: FileServer
     custody: Custody
     recovery: RecoverBackends
@@ -96,6 +98,7 @@ class Worker:
         commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
+            serving.start_soon(self.sweeper.sweep_forever)
             async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:

@@ -67,6 +67,9 @@ OURS = {
     "backend_cache",
     "backend_size_limit",
     "disk_floor",
+    "upload_limit",
+    "staging_keep",
+    "staging_limit",
 }
 
 

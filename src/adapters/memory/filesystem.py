@@ -7,6 +7,7 @@ from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FileInUse, FileUnreadable, FileUnwritable
 from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
+from ...domain.ports.clock import Clock
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from .disk import NEW_DIRECTORY_MODE, Disk
 from .file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
@@ -19,12 +20,12 @@ class InMemoryFileSystem:
     """A `FileSystem` that lives in this object; paths are absolute, relative ones start at `/`.
 
     `capacity_bytes` may be changed at any time; what is received counts from its first byte.
-    Modification times count up with every change. Owner bits of modes are honoured: `chmod` makes a
-    file unreadable or a directory unwritable.
+    Modification times go up with every change, by `clock` or else by counting. Owner bits of modes are
+    honoured: `chmod` makes a file unreadable or a directory unwritable.
     """
 
-    def __init__(self, *, capacity_bytes: int | None = None) -> None:
-        self._disk = Disk(capacity_bytes)
+    def __init__(self, *, capacity_bytes: int | None = None, clock: Clock | None = None) -> None:
+        self._disk = Disk(capacity_bytes, clock)
         self._tree = self._disk.tree
 
     # For tests and other fakes: set the scene, look at the outcome.
