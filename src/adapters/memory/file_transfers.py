@@ -76,7 +76,6 @@ class InMemoryIncomingFile:
         node = self._open_node()
         self._disk.require_room(self._path, len(chunk))
         self._content += chunk
-        self._disk.tree.changes += 1
         self._digest.update(chunk)
         self._disk.tree.touch(node)
 
