@@ -45,13 +45,19 @@ def real_layers(total_bytes: int, count: int, *, level: int = 6) -> list[bytes]:
             while size_bytes < total_bytes // count:
                 name, path = next(files)
                 try:
-                    archive.add(path, f"{number}/{name}", recursive=False)
+                    archive.add(path, f"{number}/{name}", recursive=False, filter=_as_built)
                 except OSError:
                     continue
                 size_bytes += path.stat().st_size
         plain.append(stream.getvalue())
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda content: zipped(content, level), plain))
+
+
+def _as_built(about: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Whole seconds, as image builders write them; fractions would give every file a header of its own."""
+    about.mtime = int(about.mtime)
+    return about
 
 
 def zipped(content: bytes, level: int) -> bytes:
