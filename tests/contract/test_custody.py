@@ -203,6 +203,7 @@ async def test_a_directory_belongs_to_one_worker_at_a_time(stage: Stage) -> None
     second = await stage.lock().take()
     assert second.owner == first.owner, "the directory has one name for ever"
     assert second.run != first.run
+    assert (first.first, second.first) == (True, False)
     assert "." not in first.owner + first.run
 
 
