@@ -102,7 +102,8 @@ class LocalStage:
         home = self.directory / name
         home.mkdir(exist_ok=True)
         script = {"sleeps": "exec sleep 60", "stubborn": "trap '' TERM; sleep 60 & wait"}[name]
-        (home / "run.sh").write_text(f"#!/bin/sh\n{script}\n")
+        if not (home / "run.sh").exists():  # a shell may still be reading it
+            (home / "run.sh").write_text(f"#!/bin/sh\n{script}\n")
         return _spec(home)
 
 
