@@ -22,19 +22,23 @@ from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
+from ..domain.download_file import DownloadFile
 from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
+from ..domain.install_model import InstallModel
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
+from ..domain.prefetch_models import PrefetchModels
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
+from ..domain.readiness import Readiness
 from ..domain.receive_files import ReceiveFiles
 from ..domain.recover import RecoverBackends
 from ..domain.replace_backend import ReplaceBackend
@@ -42,8 +46,10 @@ from ..domain.resume import ResumeNode
 from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from ..domain.validate_paths import FileRoots
-from . import integrity_parts
+from . import integrity_parts, model_parts
+from .artifact_parts import ArtifactParts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
 from .control_plane import ControlPlane
@@ -132,24 +138,6 @@ def _system_clock() -> Any:
     return SystemClock()
 
 
-def _artifact_readers() -> Any:
-    from ..adapters.artifacts.readers import ArtifactReaders
-
-    return ArtifactReaders({"ocifile://": _image_files, "/": _local_directories})
-
-
-def _image_files() -> Any:
-    from ..adapters.artifacts.ocifile import ImageFiles
-
-    return ImageFiles()
-
-
-def _local_directories() -> Any:
-    from ..adapters.artifacts.local_directory import LocalDirectories
-
-    return LocalDirectories()
-
-
 def _gallery_documents() -> Any:
     from ..adapters.galleries.documents import GalleryDocumentReaders
 
@@ -186,13 +174,15 @@ def _open_files() -> Any:
     return LocalOpenFiles()
 
 
-def _file_app(files: ReceiveFiles, settings: Settings, bus: Any) -> Any:
-    from ..adapters.http_server.routes import BUS_DOWN, file_routes
+def _file_app(files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, settings: Settings) -> Any:
+    from ..adapters.http_server.routes import node_routes
 
-    def ready() -> tuple[bool, str]:
-        return (True, "") if bus.connected else (False, BUS_DOWN)
+    return node_routes(files, logs, readiness, settings.registration_token)
 
-    return file_routes(files, settings.registration_token, ready)
+
+def _parts_with_worries(*parts: Any) -> list[Any]:
+    """Those that there are: a worker without an object store has none to worry about."""
+    return [part for part in parts if part is not None]
 
 
 def _http_server(make_app: Callable[[], Any], settings: Settings) -> Any:
@@ -237,6 +227,10 @@ def _roots(settings: Settings) -> FileRoots:
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
 
 
+def _upload_limit(settings: Settings) -> int | None:
+    return settings.upload_limit_bytes or None
+
+
 def _cached_models(settings: Settings) -> Path:
     return settings.models_path.parent / "cache/models"
 
@@ -263,6 +257,10 @@ def _journal_directory(settings: Settings) -> Path:
 
 def _identity_file(settings: Settings) -> Path:
     return settings.state_path / "identity.json"
+
+
+def _needs_minted_login(settings: Settings) -> bool:
+    return settings.requires_nats_auth and not settings.nats_jwt
 
 
 def _dismissal(dismissed: anyio.Event, stop_requested: anyio.Event) -> Callable[[], None]:
@@ -312,7 +310,8 @@ class Container(containers.DeclarativeContainer):
     output_files = providers.Singleton(_output_files, settings)
     backend_client = providers.Singleton(_grpc_client, settings)
     frontend = providers.Singleton(_http_frontend, settings)
-    artifacts = providers.Singleton(_artifact_readers)
+    artifact_parts = providers.Singleton(ArtifactParts, settings, environment)
+    artifacts = providers.Singleton(ArtifactParts.readers, artifact_parts)
     gallery_source = providers.Singleton(_gallery_documents)
     object_store = providers.Singleton(make_object_store, settings)
     ranged_files = providers.Singleton(_ranged_files)
@@ -336,10 +335,21 @@ class Container(containers.DeclarativeContainer):
     )
     identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
     files = providers.Singleton(
-        ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
+        ReceiveFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        max_upload_bytes=providers.Callable(_upload_limit, settings),
     )
-    file_app = providers.Singleton(_file_app, files, settings, bus)
-    http = providers.Singleton(_http_server, file_app.provider, settings)
+    sweeper = providers.Singleton(
+        SweepFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        clock=clock,
+        open_files=open_files,
+        keep_s=settings.provided.staging_keep_s,
+        limit_bytes=settings.provided.staging_limit_bytes,
+        partial_s=settings.provided.staging_keep_s,
+    )
     installed = providers.Singleton(
         InstalledBackends,
         filesystem=filesystem,
@@ -356,7 +366,7 @@ class Container(containers.DeclarativeContainer):
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     galleries = providers.Singleton(GalleryIndexes, backend_indexes, detection.provided.capability)
-    attachments = providers.Singleton(integrity_parts.attachments)
+    attachments = providers.Singleton(ArtifactParts.attachments, artifact_parts)
     signatures = providers.Singleton(integrity_parts.signatures, settings.provided.sigstore_trusted_root)
     integrity = providers.Singleton(
         Integrity, attachments, signatures, settings.provided.require_backend_integrity
@@ -425,7 +435,12 @@ class Container(containers.DeclarativeContainer):
         spread=spread,
     )
     resumption = providers.Singleton(
-        ResumeNode, enrolment=enrolment, identities=identities, frontend=frontend, clock=clock
+        ResumeNode,
+        enrolment=enrolment,
+        identities=identities,
+        frontend=frontend,
+        clock=clock,
+        needs_credentials=providers.Callable(_needs_minted_login, settings),
     )
     heartbeats = providers.Singleton(Heartbeats, enrolment, interval_s=settings.provided.heartbeat_interval_s)
     login = providers.Singleton(
@@ -445,6 +460,37 @@ class Container(containers.DeclarativeContainer):
     )
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
+    )
+    model_indexes = providers.Singleton(
+        ReadGalleries,
+        documents=gallery_source,
+        filesystem=filesystem,
+        trusted_root=settings.provided.models_path,
+        copies=providers.Callable(_gallery_copies, settings.provided.models_path),
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    downloads = providers.Singleton(model_parts.downloads)
+    archives = providers.Singleton(model_parts.archives)
+    model_installer = providers.Singleton(
+        InstallModel,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        documents=gallery_source,
+        download=providers.Singleton(DownloadFile, filesystem, downloads),
+        artifacts=artifacts,
+        archives=archives,
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    prefetch = providers.Singleton(
+        PrefetchModels,
+        ids=settings.provided.prefetch_models,
+        galleries=settings.provided.galleries,
+        indexes=model_indexes,
+        installer=model_installer,
+        downloads=downloads,
+        names=network,
+        hardware=hardware,
+        capability=detection.provided.capability,
     )
     explanation = providers.Singleton(
         ExplainBackend,
@@ -490,6 +536,15 @@ class Container(containers.DeclarativeContainer):
         providers.Callable(_roots, settings),
         supervisor,
     )
+    readiness = providers.Singleton(
+        Readiness,
+        bus=bus,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
+    )
+    file_app = providers.Singleton(_file_app, files, logs, readiness, settings)
+    http = providers.Singleton(_http_server, file_app.provider, settings)
     control = providers.Singleton(
         ControlPlane,
         bus=bus,
@@ -509,11 +564,13 @@ class Container(containers.DeclarativeContainer):
         control=control,
         supervisor=supervisor,
         files=files,
+        sweeper=sweeper,
         http=http,
         custody=custody,
         recovery=recovery,
         resumption=resumption,
         stop_requested=stop_requested,
+        prefetch=prefetch.provided.run,
         storage=storage,
         dismissed=dismissed,
         keep_backends=settings.provided.keep_backends,

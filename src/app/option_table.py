@@ -146,6 +146,31 @@ OPTIONS: tuple[Option, ...] = (
         kind=Kind.PATH,
         help="This worker's logs and journals. Default: localai-worker beside the models.",
     ),
+    # files from the frontend
+    Option(
+        "upload_limit",
+        ("LOCALAI_WORKER_UPLOAD_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="50GiB",
+        help="How much one upload may bring, which a resumed file may do several times; 0 for no limit.",
+    ),
+    Option(
+        "staging_keep",
+        ("LOCALAI_WORKER_STAGING_KEEP",),
+        since="ours",
+        kind=Kind.DURATION,
+        default="24h",
+        help="How long inputs and results of requests stay in staging, and parts of broken uploads.",
+    ),
+    Option(
+        "staging_limit",
+        ("LOCALAI_WORKER_STAGING_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="0",
+        help="What inputs and results of requests may take in staging, the oldest go first; 0 for no limit.",
+    ),
     # galleries
     Option(
         "backend_galleries",
@@ -279,6 +304,40 @@ OPTIONS: tuple[Option, ...] = (
         ("LOCALAI_STORAGE_CACHE_LIMIT",),
         since="ours",
         help="What fetched objects may take, like 500GB or 60% of the disk. Default: all but a spare 5%.",
+    ),
+    # installs
+    Option(
+        "download_connections",
+        ("LOCALAI_WORKER_DOWNLOAD_CONNECTIONS",),
+        since="ours",
+        kind=Kind.NUMBER,
+        default="8",
+        help="Connections that fetch one backend at the same time.",
+    ),
+    Option(
+        "backend_cache",
+        ("LOCALAI_WORKER_BACKEND_CACHE",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="20GiB",
+        help="How much of what was downloaded is kept, so that an upgrade fetches only what is new; "
+        "0 for nothing.",
+    ),
+    Option(
+        "backend_size_limit",
+        ("LOCALAI_WORKER_BACKEND_SIZE_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="64GiB",
+        help="How large one backend may get when it is unpacked.",
+    ),
+    Option(
+        "disk_floor",
+        ("LOCALAI_WORKER_DISK_FLOOR",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="512MiB",
+        help="How much of the disk installs leave free.",
     ),
     # backend processes
     Option(

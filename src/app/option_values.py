@@ -14,6 +14,7 @@ from ..domain.masking import MASK, mask_url, mask_url_value, one_line
 from .go_values import WrongValue, parse_bool, parse_duration_s, parse_int
 from .option_table import OPTIONS
 from .options import NEVER_EMPTY, Kind, Option
+from .sizes import parse_size_bytes
 
 T = TypeVar("T")
 
@@ -166,6 +167,20 @@ class OptionReader:
             return duration_s
 
         return self._parsed(name, parse, stand_in=shortest_s)
+
+    def size_bytes(self, name: str) -> int:
+        return self._parsed(name, parse_size_bytes, stand_in=0)
+
+    def count(self, name: str, *, most: int) -> int:
+        """A number from 1 to `most`."""
+
+        def parse(text: str) -> int:
+            number = parse_int(text)
+            if not 1 <= number <= most:
+                raise WrongValue(text, f"a number from 1 to {most}")
+            return number
+
+        return self._parsed(name, parse, stand_in=1)
 
     def choice(self, name: str) -> str:
         choices = self.values[name].option.choices

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     SWITCH = "true|false"
     NUMBER = "NUMBER"
     DURATION = "DURATION"
+    SIZE = "SIZE"
     PATH = "DIRECTORY"
     FILE = "FILE"
     LIST = "A,B"
@@ -28,7 +29,7 @@ class Kind(StrEnum):
 
 # An empty variable cannot be a value of these. Compose files produce them for every variable that is not
 # set outside, so they count as unset, with a warning (N-B35; upstream refuses to start).
-NEVER_EMPTY = frozenset({Kind.SWITCH, Kind.NUMBER, Kind.DURATION, Kind.FILE, Kind.CHOICE})
+NEVER_EMPTY = frozenset({Kind.SWITCH, Kind.NUMBER, Kind.DURATION, Kind.SIZE, Kind.FILE, Kind.CHOICE})
 
 
 @dataclass(frozen=True, slots=True)

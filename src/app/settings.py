@@ -46,6 +46,10 @@ class Settings:
     backends_system_path: Path | None
     state_path: Path
 
+    upload_limit_bytes: int
+    staging_keep_s: float
+    staging_limit_bytes: int
+
     backend_galleries: tuple[Gallery, ...]
     galleries: tuple[Gallery, ...]
     prefetch_models: tuple[str, ...]
@@ -68,6 +72,11 @@ class Settings:
     storage_secret_key: str
     storage_verify: bool
     storage_cache_limit: str
+
+    download_connections: int
+    backend_cache_bytes: int
+    backend_size_limit_bytes: int
+    disk_floor_bytes: int
 
     backend_env: tuple[str, ...] | None
     ready_timeout_s: float

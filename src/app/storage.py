@@ -48,6 +48,11 @@ class Storage:
     health: StoreHealth
     janitor: CacheJanitor
 
+    @property
+    def worries(self) -> tuple[str, ...]:
+        """What is wrong with the object store."""
+        return self.health.worries
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Fetch on request, look after the store and sweep; the store need not be there.

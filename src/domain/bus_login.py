@@ -13,15 +13,17 @@ import anyio
 
 from .bus_credentials import BusCredentials, WrongCredentials
 from .enrol import PENDING, Enrolment
-from .errors import BusLoginRefused
+from .errors import BusLoginRefused, BusUnavailable, NoResponders, RequestTimedOut
 from .heartbeats import Moved
 from .messages.registration import RegisterReply
+from .messages.subjects import NodeSubjects
 from .node import NodeId
 from .ports.bus import MessageBus
 from .ports.clock import Clock
 
 log = logging.getLogger(__name__)
 
+_TWIN_ANSWERS_S = 1.0
 _POLL_S = 30.0  # also upstream's pause after a refresh that failed
 _SHORTEST_POLL_S = 1.0
 _POLLS_IN_A_LIFE = 40  # a JWT of minutes is watched more closely than one of a day
@@ -63,6 +65,7 @@ class BusLogin:
     required: bool = False
     _minted: BusCredentials | None = None
     _validity: Validity | None = None
+    _adopted: anyio.Event = field(default_factory=anyio.Event)
     _registering: anyio.Lock = field(default_factory=anyio.Lock)
 
     @property
@@ -101,6 +104,7 @@ class BusLogin:
         if self.enrolment.registered is None:
             await self.enrolment.register()
             await self.adopt()
+        await self._look_for_a_twin()
         return self.enrolment.node_id
 
     async def adopt(self) -> None:
@@ -115,6 +119,7 @@ class BusLogin:
         if credentials is None:
             return
         self._minted = credentials
+        self._adopted.set()
         self._validity = Validity.of(credentials, self.clock.now())
         await self.bus.login(credentials)
 
@@ -124,12 +129,32 @@ class BusLogin:
         `moved` is awaited after each registration; it calls `adopt`. A renewal that fails is tried again
         for as long as it takes: what runs here goes on serving meanwhile.
         """
+        await self._adopted.wait()
         while True:
             await anyio.sleep(self._poll_s())
-            if self._minted is not None and (reason := await self._reason_to_renew()):
+            if reason := await self._reason_to_renew():
                 log.info("renewing the NATS credentials: %s", reason)
                 old = await self.enrolment.register_again()
                 await moved(old, self.enrolment.node_id)
+
+    async def _look_for_a_twin(self) -> None:
+        """Tell if somebody answers as this node already: the name is the identity (H-24).
+
+        A JWT may not publish such a question, and whoever may not is told nothing, so silence proves nothing.
+        """
+        if self.fixed is not None or self.by_frontend:
+            return
+        node_id = self.enrolment.node_id
+        try:
+            await self.bus.request(NodeSubjects(node_id).models_running, b"{}", timeout_s=_TWIN_ANSWERS_S)
+        except (NoResponders, RequestTimedOut, BusUnavailable):
+            return
+        log.error(
+            "another worker answers as node %s: both are called %s, overwrite each other's addresses and "
+            "obey every command; give each its own LOCALAI_NODE_NAME, unless the other is just leaving",
+            node_id,
+            self.enrolment.profile.name,
+        )
 
     async def _open(self) -> None:
         try:

@@ -22,11 +22,19 @@ Moved = Callable[[NodeId, NodeId], Awaitable[None]]
 
 @dataclass
 class Heartbeats:
-    """Beats for the node of `enrolment` every `interval_s` seconds. One per worker."""
+    """Beats for the node of `enrolment` every `interval_s` seconds. One per worker.
+
+    Raises:
+        ValueError: `interval_s` is no interval.
+    """
 
     enrolment: Enrolment
     interval_s: float = 10.0
     _trouble: WorkerError | None = None
+
+    def __post_init__(self) -> None:
+        if not self.interval_s > 0:
+            raise ValueError(f"an interval between heartbeats is longer than 0 s, not {self.interval_s:g} s")
 
     @property
     def worries(self) -> tuple[str, ...]:

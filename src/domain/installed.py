@@ -1,7 +1,7 @@
 """The backends on this node's disk: listed, found by name, told apart."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class InstalledBackend:
 
 @dataclass
 class InstalledBackends:
-    """Reads `backends_path` and `system_path` anew for every question: what is removed is forgotten.
+    """Knows `backends_path` and `system_path` as they are: read anew when they have changed since.
 
     A missing directory is an empty one. A backend whose metadata.json cannot be read is left out with a
     warning, as are links, hidden names and the leftovers of interrupted upstream installs.
@@ -58,6 +58,8 @@ class InstalledBackends:
     backends_path: Path
     system_path: Path
     capability: str
+    _seen: "tuple[tuple[Hashable, Hashable], Mapping[str, InstalledBackend]] | None" = None
+    _rows: "tuple[Mapping[str, InstalledBackend], tuple[InstalledBackend, ...]] | None" = None
 
     async def rows(self) -> tuple[InstalledBackend, ...]:
         """What backend.list tells, sorted by name: everything but aliases.
@@ -65,7 +67,10 @@ class InstalledBackends:
         An alias hides the meta backend of the same name, as it does upstream.
         """
         found = await self.scan()
-        return tuple(found[name] for name in sorted(found) if not found[name].is_other_name)
+        if self._rows is None or self._rows[0] is not found:
+            rows = tuple(found[name] for name in sorted(found) if not found[name].is_other_name)
+            self._rows = (found, rows)
+        return self._rows[1]
 
     async def find(self, name: str) -> InstalledBackend | None:
         """The backend that `name` starts, or None.
@@ -96,7 +101,19 @@ class InstalledBackends:
         return frozenset(known)
 
     async def scan(self) -> Mapping[str, InstalledBackend]:
-        """Every name that can be listed: directories, meta backends and aliases, users' over the system's."""
+        """Every name that can be listed: directories, meta backends and aliases, users' over the system's.
+
+        The same object as long as nothing has changed.
+        """
+        marks = (
+            await self.filesystem.fingerprint(self.system_path, files=(RUN_FILE,)),
+            await self.filesystem.fingerprint(self.backends_path, files=(METADATA_FILE, RUN_FILE)),
+        )
+        if self._seen is None or self._seen[0] != marks:
+            self._seen = (marks, await self._scan())
+        return self._seen[1]
+
+    async def _scan(self) -> Mapping[str, InstalledBackend]:
         names: dict[str, InstalledBackend] = {}
         for directory in await self._directories(self.system_path):
             run_file = self.system_path / directory / RUN_FILE

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -120,6 +120,11 @@ class IdentityStore:
             reason = error.reason  # a MalformedMessage begins with words about requests
             log.warning("identity unreadable, the node registers anew: file=%s error=%s", self.path, reason)
             return None
+
+    async def approved(self, status: str) -> None:
+        """The node has another status now, which no registration told."""
+        if (identity := await self.load()) is not None:
+            await self.save(replace(identity, status=status))
 
     async def forget(self) -> None:
         """The node is leaving, or no longer what it was: the next start must register."""

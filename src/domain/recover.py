@@ -80,7 +80,12 @@ class RecoverBackends:
             recovered.gone.append(record.key)
             return
         problem = await self._problem(record, process)
-        if problem:
+        if self.supervisor.table.get(record.key) is not None:
+            # Two records of one replica: no worker writes that, but a disk may have been copied together.
+            recovered.orphans.append(process.pid)
+            await self._end_orphan(process)
+            await self.journal.forget(process.pid)
+        elif problem:
             await self._end(record, process, problem)
             recovered.ended.append(record.key)
         else:

@@ -13,6 +13,7 @@ import anyio
 from .bus_credentials import BusCredentials, WrongCredentials
 from .enrol import PENDING, Enrolment
 from .errors import FrontendRefused, FrontendUnavailable, NodeForgotten
+from .masking import mask_url
 from .messages.node_status import LoadedModel
 from .node import NodeId
 from .node_identity import IdentityStore, NodeIdentity, stated_by
@@ -29,12 +30,16 @@ _CREDENTIALS_LAST_S = 60.0  # less is not worth going on with: they would be ren
 
 @dataclass(frozen=True)
 class ResumeNode:
-    """Decides whether this start is a resumption, and makes it one."""
+    """Decides whether this start is a resumption, and makes it one.
+
+    `needs_credentials`: the node may not connect to NATS without a login that the frontend minted.
+    """
 
     enrolment: Enrolment
     identities: IdentityStore
     frontend: FrontendClient
     clock: Clock
+    needs_credentials: bool = False
 
     async def resume(self, replicas: Collection[RunningReplica]) -> NodeId | None:
         """The id of the node this worker goes on as; None when it has to register.
@@ -64,7 +69,7 @@ class ResumeNode:
         if identity.status == PENDING:
             return "it was waiting for approval"
         if identity.frontend != self.enrolment.frontend_url:
-            return f"it was registered at {identity.frontend}"
+            return f"it was registered at {mask_url(identity.frontend)}"
         stated = stated_by(await self.enrolment.request())
         changed = sorted(
             name
@@ -77,7 +82,7 @@ class ResumeNode:
 
     def _credentials_problem(self, identity: NodeIdentity) -> str:
         if not identity.nats_jwt and not identity.nats_user_seed:
-            return ""
+            return "it has no NATS credentials" if self.needs_credentials else ""
         try:
             credentials = BusCredentials.parse(identity.nats_jwt, identity.nats_user_seed)
         except WrongCredentials as error:

@@ -23,6 +23,11 @@ class StoreHealth:
     worry: str = ""
     _doubtful: anyio.Event = field(default_factory=anyio.Event)
 
+    @property
+    def worries(self) -> tuple[str, ...]:
+        """For readiness checks."""
+        return ("the object store cannot be used",) if self.worry else ()
+
     def failed(self, error: WorkerError) -> None:
         """An operation failed: look after the store if it was the store's fault."""
         if isinstance(error, StoreUnavailable | StoreRefused):

@@ -1,7 +1,7 @@
 """Supervision: one process per replica, started once, ready when it truly is, ended with its whole group."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,7 +207,15 @@ class Supervisor:
 
     async def stop_all(self, *, force: bool = False) -> None:
         """Stop every process at the same time; one that survives is logged and does not hold up the rest."""
+        await self._stop_each(self.table, force=force)
 
+    async def _stop_unready(self) -> None:
+        """Stop what nobody could take over: replicas that are still starting."""
+        await self._stop_each(
+            [key for key, entry in self.table.entries.items() if entry.up is None], force=True
+        )
+
+    async def _stop_each(self, keys: Iterable[ReplicaKey], *, force: bool) -> None:
         async def stop_one(key: ReplicaKey) -> None:
             try:
                 await self.stop(key, force=force)
@@ -215,17 +223,8 @@ class Supervisor:
                 log.error("stop failed: replica=%s error=%s", key, error)
 
         async with anyio.create_task_group() as stops:
-            for key in self.table:
+            for key in keys:
                 stops.start_soon(stop_one, key)
-
-    async def _stop_unready(self) -> None:
-        """Stop what nobody could take over: replicas that are still starting."""
-        for key, entry in tuple(self.table.entries.items()):
-            if entry.up is None:
-                try:
-                    await self.stop(key, force=True)
-                except WorkerError as error:
-                    log.error("stop failed: replica=%s error=%s", key, error)
 
     async def _start(self, key: ReplicaKey, backend: RunnableBackend, program: Program) -> int:
         if self._closing or self._tasks is None:
@@ -294,12 +293,11 @@ class Supervisor:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
     async def _program(self, backend: RunnableBackend) -> Program:
-        directory = await self.filesystem.stat(backend.run_file.parent)
-        return Program(backend.run_file, directory.inode if directory else 0)
+        return Program(backend.run_file, await self.filesystem.directory_inode(backend.run_file.parent))
 
     async def _in_place(self, entry: Entry) -> bool:
-        directory = await self.filesystem.stat(entry.backend.run_file.parent)
-        return directory is not None and directory.inode == entry.directory_inode
+        inode = await self.filesystem.directory_inode(entry.backend.run_file.parent)
+        return 0 != inode == entry.directory_inode
 
     async def _free(self, entry: Entry, timeout_s: float) -> str:
         try:

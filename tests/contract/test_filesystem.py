@@ -560,7 +560,13 @@ async def test_an_outgoing_file_comes_in_chunks_of_up_to_1_mib(case: Case) -> No
     assert outgoing is not None
     assert outgoing.size_bytes == len(content)
     chunks = [chunk async for chunk in outgoing.chunks()]
+    for start, count in ((0, 0), (0, 1), (7, MIB + 3), (2 * MIB, 5), (len(content), 0)):
+        part = b"".join([chunk async for chunk in outgoing.chunks(start, count)])
+        assert part == content[start : start + count]
+    if outgoing.descriptor is not None:
+        assert os.pread(outgoing.descriptor, 10, 3) == content[3:13]
     await outgoing.close()
+    assert outgoing.descriptor is None
     assert b"".join(chunks) == content
     assert all(0 < len(chunk) <= MIB for chunk in chunks)
 

@@ -212,7 +212,7 @@ async def test_any_other_client_error_counts_as_refused_on_every_call(stage: Sta
 
 
 async def test_a_redirect_is_an_error_on_every_call_and_never_followed(stage: Stage) -> None:
-    """H-31"""
+    """H-31, H-12d1f3a69"""
     stage.frontend.answer_next(307, times=5)
     for error in await _every_call(stage.client, FrontendUnavailable):
         assert "never followed" in str(error)

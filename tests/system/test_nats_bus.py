@@ -72,6 +72,7 @@ async def test_the_login_stands_in_the_url(start_server: StartServer, config: st
 async def test_a_refused_login_is_tried_again_and_logged_without_the_password(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, logger="localai_worker")
     server = start_server('authorization { user: ada, password: "lovelace" }')
     bus = NatsMessageBus(server.url.replace("://", "://ada:sesame@"), retry_s=0.02)
     with anyio.fail_after(PATIENCE_S):
@@ -79,6 +80,9 @@ async def test_a_refused_login_is_tried_again_and_logged_without_the_password(
             tasks.start_soon(bus.open)
             await until(lambda: caplog.text.count("Authorization Violation") >= 2)
             assert not bus.connected
+            assert bus.login_refused
+            loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+            assert len(loud) == 1, "the same reason is told once"
             assert f"nats://***@127.0.0.1:{server.port}" in caplog.text
             assert "sesame" not in caplog.text
             server.reload('authorization { user: ada, password: "sesame" }')

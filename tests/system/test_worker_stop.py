@@ -22,7 +22,7 @@ def seed(cluster: LocalCluster) -> Iterator[None]:
 
 
 async def test_signals_end_a_worker_in_good_order(cluster: LocalCluster) -> None:
-    """H-16: drain, stop everything, deregister, drain again; the exit code is 0 for both signals."""
+    """H-16, N-B2: drain, stop everything, deregister, drain again; the exit code is 0 for both signals."""
 
     async def live_and_end(number: signal.Signals) -> None:
         node = await start_node(cluster, number.name)

@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from localai_worker.adapters.artifacts.streams import FileSection, ForwardReader, GunzipReader
+from localai_worker.adapters.artifacts.decompress import decompressed
+from localai_worker.adapters.artifacts.streams import FileSection, ForwardReader
 from localai_worker.adapters.artifacts.tar_members import TarMembers
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable
 from tests.archives import entry, tar
@@ -78,7 +79,7 @@ def test_a_stream_is_limited_also_where_it_is_only_skipped() -> None:
 
 
 def test_unzipping_gives_no_more_than_asked_for() -> None:
-    reader = GunzipReader(io.BytesIO(gzip.compress(bytes(10_000_000))), what="layer", uri=URI)
+    reader = decompressed(io.BytesIO(gzip.compress(bytes(10_000_000))), what="layer", uri=URI)
     assert len(reader.read(1000)) <= 1000
 
 

@@ -203,6 +203,37 @@ async def test_credentials_of_the_last_life_that_are_refused_are_replaced() -> N
     assert site.bus.connected
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_second_worker_of_one_name_is_told_of_the_first(
+    answers: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """H-24, S-K04: upstream's two overwrite each other's addresses and both obey, without a word."""
+    site = Site(open_to_all=True, mints=False)
+    first = InMemoryMessageBus(site.broker)
+    await first.open()
+    node_id = await site.enrolment.register()
+    subscription = await first.subscribe(f"nodes.{node_id}.models.running")
+
+    async def answer() -> None:
+        async for message in subscription:
+            if answers:
+                await first.publish(message.reply_to, b'{"models":[]}')
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        assert await site.login().enter() == node_id
+        tasks.cancel_scope.cancel()
+    said = f"another worker answers as node {node_id}: both are called gpu-1"
+    assert (said in caplog.text) is answers
+
+
+async def test_a_worker_alone_is_told_of_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """H-24"""
+    await Site(open_to_all=True, mints=False).login().enter()
+    assert "another worker" not in caplog.text
+    assert anyio.current_time() == 0
+
+
 # Renewing.
 
 

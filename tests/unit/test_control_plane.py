@@ -165,7 +165,7 @@ async def test_a_bug_in_a_handler_is_answered_and_the_worker_lives_on(
 
 
 async def test_an_install_during_shutdown_is_refused_with_the_reason(node: MemoryNode) -> None:
-    """N-B11: while the worker drains, nothing new is started and the frontend is told why."""
+    """N-B11, S-K22: while the worker drains, nothing new is started and the frontend is told why."""
     await node.install("llama-cpp", "qwen")
     (row,) = node.registry.nodes.values()
     row.models["qwen", 0] = LoadedModel(model_name="qwen", in_flight=1)

@@ -159,7 +159,7 @@ async def test_the_replica_slots_are_told_as_a_number_and_as_a_label(configured:
 
 
 async def test_the_vram_budget_is_sent_as_written_and_the_memory_raw() -> None:
-    """S-W11"""
+    """S-W11, H-8cec22c3b"""
     node = Node(profile={"vram_budget": "80%"})
     node.hardware.reading = Hardware(gpus=(H100,), ram=RAM)
     body = await registration(node)

@@ -40,7 +40,7 @@ class Gated(InMemoryOutgoingFile):
         super().__init__(outgoing._content)
         self._gate = gate
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self, start: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
         await self._gate.wait()
         async for chunk in super().chunks():
             yield chunk

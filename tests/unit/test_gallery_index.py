@@ -45,6 +45,9 @@ class Shelf:
     async def parse(self, content: bytes, *, url: str) -> object:
         return await InMemoryGalleries().parse(content, url=url)
 
+    async def write(self, document: object) -> bytes:
+        return await InMemoryGalleries().write(document)
+
     async def choose(self, name: str, *galleries: Gallery) -> GalleryChoice:
         reader = ReadGalleries(self, InMemoryFileSystem(), Path("/backends"))
         return await GalleryIndexes(reader, self.capability).choose(name, galleries or (DEMO, SITE))

@@ -48,3 +48,30 @@ def test_a_time_limit_around_a_call_ends_the_call_and_nothing_else() -> None:
         [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr
+
+
+def test_first_calls_at_once_all_find_the_whole_library() -> None:
+    """A second call met a module that the first was still loading, and failed with an AttributeError."""
+    code = (
+        "import anyio, socket\n"
+        "from localai_worker.adapters.grpc.backend_client import GrpcBackendClient\n"
+        "from localai_worker.domain.errors import BackendUnavailable\n"
+        "with socket.socket() as taken:\n"
+        "    taken.bind(('127.0.0.1', 0))\n"
+        "    address = f'127.0.0.1:{taken.getsockname()[1]}'\n"
+        "    async def call():\n"
+        "        try:\n"
+        "            await GrpcBackendClient().health(address, timeout_s=20)\n"
+        "        except BackendUnavailable:\n"
+        "            print('unavailable')\n"
+        "    async def main():\n"
+        "        async with anyio.create_task_group() as tasks:\n"
+        "            for _ in range(30):\n"
+        "                tasks.start_soon(call)\n"
+        "                await anyio.sleep(0.01)\n"
+        "    anyio.run(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout.split() == ["unavailable"] * 30

@@ -230,6 +230,13 @@ async def test_a_full_disk_is_told() -> None:
     assert node.sent("heartbeat")["available_disk"] == 0
 
 
+@pytest.mark.parametrize("interval_s", [0, -1, float("nan")])
+def test_what_is_no_interval_is_refused(interval_s: float) -> None:
+    """H-21: it would flood the frontend, or never beat."""
+    with pytest.raises(ValueError, match="longer than 0 s"):
+        Heartbeats(Node().enrolment(), interval_s=interval_s)
+
+
 # Approval.
 
 
@@ -285,6 +292,9 @@ async def test_rows_tell_of_an_approval_and_are_not_dropped() -> None:
     assert enrolment.worries == ()
     assert len(node.calls("register")) == 1
     assert node.row.models
+    kept = await node.identities.load()
+    assert kept is not None
+    assert kept.status == "healthy"
 
 
 async def test_a_frontend_that_hides_its_rows_is_not_registered_with_again() -> None:

@@ -19,17 +19,19 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.http_server.routes import file_routes
+from localai_worker.adapters.http_server.routes import node_routes
 from localai_worker.adapters.http_server.serve import Application
 from localai_worker.adapters.memory.frontend_nodes import Generation
 from localai_worker.app.simulator.file_http import StagingFailed, TransferBroken
 from localai_worker.app.simulator.go_url import UnsendableKey
 from localai_worker.app.simulator.staging import HttpStager
+from localai_worker.domain.backend_logs import BackendLogs
 from localai_worker.domain.errors import FileUnreadable, FileUnwritable
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 from tests.golden_http import golden_http
 from tests.serving import serving
+from tests.unit.http_server.conftest import healthy
 
 TOKEN = "s3cret"
 KEY = "models/qwen/qwen.gguf"
@@ -90,7 +92,7 @@ async def worker(tmp_path: Path, generation: Generation) -> AsyncIterator[Stage]
     roots = FileRoots(tmp_path / "models", tmp_path / "data", tmp_path / "staging")
     receive = ReceiveFiles(LocalFileSystem(), roots)
     await receive.prepare()
-    recorder = Recorder(file_routes(receive, TOKEN, lambda: (True, "")))
+    recorder = Recorder(node_routes(receive, BackendLogs(), healthy(), TOKEN))
     async with serving(recorder) as address:
         stager = HttpStager(address, TOKEN, generation, (0, 0))
         yield Stage(tmp_path, address, recorder, stager)

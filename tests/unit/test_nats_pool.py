@@ -1,6 +1,7 @@
 """The turns in which servers are tried."""
 
 from collections import Counter
+from itertools import pairwise
 
 from localai_worker.adapters.nats.pool import ServerPool
 from localai_worker.adapters.nats.servers import Server
@@ -25,6 +26,17 @@ def test_a_server_that_has_rested_is_tried_at_once() -> None:
     pool = ServerPool((A,), retry_s=2.0)
     pool.next(now_s=100.0)
     assert pool.next(now_s=500.0) == (A, 500.0)
+
+
+def test_after_a_loss_a_server_is_tried_again_soon_then_more_and_more_seldom() -> None:
+    """A restarted server is found within a moment, one that stays away costs no more than before."""
+    pool = ServerPool((A,), retry_s=2.0)
+    pool.lost()
+    times = [pool.next(now_s=100.0)[1] for _ in range(9)]
+    rests = [after - before for before, after in pairwise(times)]
+    for rest_s, wanted_s in zip(rests, (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0), strict=True):
+        assert wanted_s <= rest_s <= wanted_s * 1.051
+    assert len(set(rests)) == len(rests)
 
 
 def test_what_the_cluster_tells_is_tried_too_until_it_tells_otherwise() -> None:

@@ -63,6 +63,13 @@ OURS = {
     "adoption_window",
     "storage_verify",
     "storage_cache_limit",
+    "download_connections",
+    "backend_cache",
+    "backend_size_limit",
+    "disk_floor",
+    "upload_limit",
+    "staging_keep",
+    "staging_limit",
 }
 
 
@@ -88,7 +95,7 @@ def test_no_flag_and_no_variable_means_two_things() -> None:
 
 def test_every_option_reaches_the_settings() -> None:
     settings = {field.name for field in dataclasses.fields(Settings)}
-    settings |= {name.removesuffix("_s") for name in settings}
+    settings |= {name.removesuffix("_s").removesuffix("_bytes") for name in settings}
     in_addresses = {"addr", "serve_addr", "advertise_addr", "http_addr", "advertise_http_addr"}
     in_log_level = {"debug"}
     assert set(BY_FIELD) - settings == in_addresses | in_log_level

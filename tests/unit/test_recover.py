@@ -373,6 +373,20 @@ async def test_a_journal_that_cannot_be_read_leaves_no_orphan(
     assert "journal record unreadable, kept as" in caplog.text
 
 
+async def test_of_two_records_of_one_replica_one_is_adopted_and_the_other_process_ended(node: Node) -> None:
+    async with node.worker() as life:
+        first = await life.start(QWEN)
+        other = await life.start(PHI)
+    records = {record.key: record for record in await node.journal.read()}
+    await node.journal.keep(replace(records[PHI], key=QWEN))
+    async with node.worker() as life:
+        assert life.recovered.adopted == [QWEN]
+        (running,) = node.machine.running
+        assert life.replica(QWEN).pid == running.pid
+        assert await node.record_names() == [f"{running.pid}.json"]
+    assert {first.pid, other.pid} - {running.pid} == set(life.recovered.orphans)
+
+
 async def test_one_that_survives_keeps_its_port_and_is_told(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -281,3 +281,26 @@ async def test_credentials_must_be_good_for_a_while(left_s: int, resumes: bool) 
     if resumes:
         assert again.enrolment.registered is not None
         assert again.enrolment.registered.nats_user_seed.startswith("SU")
+
+
+async def test_a_node_that_must_log_in_does_not_go_on_without_credentials(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """S-W07: the identity is of a time when NATS let anybody in."""
+    node = Node()
+    await node.live_once()
+    with caplog.at_level(logging.INFO):
+        assert await replace(node.restart(), needs_credentials=True).resume(REPLICAS) is None
+    assert "it has no NATS credentials" in caplog.text
+
+
+async def test_an_approval_that_rows_told_is_remembered() -> None:
+    """Registering once more would drop those very rows."""
+    node = Node()
+    node.frontend.auto_approve = False
+    first = node.restart().enrolment
+    node_id = await first.register()
+    node.frontend.approve(node_id)
+    node.frontend.put_model(node_id, ROW)
+    assert not await first.ask_for_approval()
+    assert await node.restart().resume(REPLICAS) == node_id

@@ -98,7 +98,7 @@ async def test_an_upload_that_broke_off_goes_on_where_it_was(
 async def test_a_new_worker_goes_on_where_the_killed_one_was(
     disk: InMemoryFileSystem, files: ReceiveFiles
 ) -> None:
-    """S-K13"""
+    """H-c22216129"""
     await cut_off(files, "0-9/10", NEW[:5])
     new_worker = ReceiveFiles(disk, ROOTS)
     assert await held(new_worker) == (5, None, SHA256)

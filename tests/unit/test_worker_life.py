@@ -377,7 +377,7 @@ async def test_a_bus_that_gives_up_ends_it_with_the_reason(stage: Stage) -> None
 
 
 async def test_it_drains_then_stops_its_backends_then_deregisters(stage: Stage) -> None:
-    """H-16: requests in flight are waited for; the backends run until the last is answered."""
+    """H-16, S-K22: requests in flight are waited for; the backends run until the last is answered."""
     stage.registry.generation = "seed"  # a newer frontend forgets its rows when it drains
     stage.registry.look = lambda: len(stage.machine.running)
     async with anyio.create_task_group() as tasks:

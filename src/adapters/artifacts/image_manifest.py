@@ -45,18 +45,20 @@ def parse_document(content: bytes, *, what: str, uri: str) -> object:
 
 
 def choose_manifest(
-    index: object, platform: str, *, what: str, uri: str, one_image: bool = False
+    index: object, platform: str, *, what: str, uri: str, one_image: bool = False, any_single: bool = True
 ) -> Descriptor:
     """The entry of an index to go on with: the only one, or the first for `platform`.
 
-    An index with a single entry is taken as it is. With `one_image`, several entries for the platform
-    are several images, and nobody can tell which one is meant.
+    An index with a single entry is taken as it is, unless `any_single` is off. With `one_image`, several
+    entries for the platform are several images, and nobody can tell which one is meant.
 
     Raises:
         ArtifactInvalid: none fits, several do, or it is no index.
     """
     found = _descriptors(index, "manifests", what=what, uri=uri)
-    fitting = found if len(found) == 1 else [each for each in found if each.platform == platform]
+    fitting = (
+        found if any_single and len(found) == 1 else [each for each in found if each.platform == platform]
+    )
     if not fitting:
         platforms = ", ".join(sorted({each.platform for each in found})) or "none"
         raise ArtifactInvalid(uri, f"{what} has no image for {platform}; it has {platforms}")
@@ -65,8 +67,10 @@ def choose_manifest(
     return fitting[0]
 
 
-def parse_manifest(manifest: object, *, what: str, uri: str) -> tuple[Descriptor, tuple[Descriptor, ...]]:
-    """The config and the layers of an image, lowest layer first.
+def parse_manifest(
+    manifest: object, *, what: str, uri: str, any_type: bool = False
+) -> tuple[Descriptor, tuple[Descriptor, ...]]:
+    """The config and the layers of an image, lowest layer first; with `any_type` also of something else.
 
     Raises:
         ArtifactInvalid: it is no image manifest (schema 2 or OCI), or a layer is no tar archive.
@@ -74,7 +78,7 @@ def parse_manifest(manifest: object, *, what: str, uri: str) -> tuple[Descriptor
     config = _descriptor(_object(manifest, what, uri).get("config"), what=f"config of {what}", uri=uri)
     layers = _descriptors(manifest, "layers", what=what, uri=uri)
     for layer in layers:
-        if layer.media_type and ".tar" not in layer.media_type:
+        if not any_type and layer.media_type and ".tar" not in layer.media_type:
             raise ArtifactInvalid(uri, f"layer {layer.digest} is {layer.media_type}, not a tar archive")
     return config, tuple(layers)
 
@@ -114,6 +118,7 @@ def _descriptor(entry: object, *, what: str, uri: str) -> Descriptor:
     if (
         not isinstance(digest, str)
         or not isinstance(size_bytes, int)
+        or size_bytes < 0
         or not isinstance(media_type, str)
         or not isinstance(platform, dict)
     ):

@@ -18,6 +18,7 @@ from ...domain.ports.artifacts import (
     approve_any,
     unreported,
 )
+from .blobs.room import Room
 from .progress import Meter, reporting
 from .streams import CHUNK_BYTES
 from .tree import TreeBuilder, TreeLimits
@@ -32,6 +33,7 @@ class LocalDirectories:
     """
 
     limits: TreeLimits = field(default_factory=TreeLimits)
+    floor_bytes: int = 0  # of the disk that stay free
 
     async def fetch(
         self,
@@ -45,7 +47,9 @@ class LocalDirectories:
         del sha256, approve  # nobody has hashed or signed a directory
         async with reporting(report) as meter:
             source = await to_thread.run_sync(_resolve, uri)
-            meter.begin(await to_thread.run_sync(_size_bytes, source, uri), FetchPhase.EXTRACTING)
+            size_bytes = await to_thread.run_sync(_size_bytes, source, uri)
+            Room(into, self.floor_bytes).require(size_bytes, "the directory")
+            meter.begin(size_bytes, FetchPhase.EXTRACTING)
             return await to_thread.run_sync(self._copy, uri, source, into, meter)
 
     async def describe(self, uri: str) -> ArtifactEstimate:
@@ -55,7 +59,8 @@ class LocalDirectories:
     def _copy(self, uri: str, source: Path, into: Path, meter: Meter) -> FetchedArtifact:
         if into.resolve().is_relative_to(source):
             raise ArtifactInvalid(uri, f"it contains {into}, the place it would be copied to")
-        tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled)
+        room = Room(into, self.floor_bytes)
+        tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled, room)
         for path, info in _walk(source, uri):
             name = os.fspath(path.relative_to(source))
             if stat.S_ISDIR(info.st_mode):

@@ -1,16 +1,13 @@
 """Images saved to a local file: `ocifile://<path>`."""
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from anyio import from_thread, to_thread
-
-from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
+from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
 from ...domain.ports.artifacts import (
     Approve,
     ArtifactEstimate,
@@ -20,11 +17,14 @@ from ...domain.ports.artifacts import (
     approve_any,
     unreported,
 )
+from .blobs.room import Room
 from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
+from .local_file import open_regular
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .tree import TreeBuilder, TreeLimits
+from .web.flight import Flight, in_flight, run
 
 SCHEME = "ocifile://"
 
@@ -39,6 +39,7 @@ class ImageFiles:
 
     limits: TreeLimits = field(default_factory=TreeLimits)
     platform: str = field(default_factory=host_platform)
+    floor_bytes: int = 0  # of the disk that stay free
 
     async def fetch(
         self,
@@ -50,26 +51,31 @@ class ImageFiles:
         report: Report = unreported,
     ) -> FetchedArtifact:
         del sha256  # an image vouches for itself
-        async with reporting(report) as meter:
-            image = await to_thread.run_sync(self._image, uri)
+        async with reporting(report) as meter, in_flight() as flight:
+            image = await run(partial(self._image, uri, flight), flight)
             await approve(image.digest)
             meter.begin(image.size_bytes, FetchPhase.EXTRACTING)
-            return await to_thread.run_sync(self._unpack, uri, image, into, meter)
+            return await run(partial(self._unpack, uri, image, into, meter, flight), flight)
 
     async def describe(self, uri: str) -> ArtifactEstimate:
-        image = await to_thread.run_sync(self._image, uri)
+        async with in_flight() as flight:
+            image = await run(partial(self._image, uri, flight), flight)
         return ArtifactEstimate(image.digest, disk_bytes=unpacked_estimate(image.size_bytes))
 
-    def _image(self, uri: str) -> ArchivedImage:
-        with _opened(uri) as archive:
+    def _image(self, uri: str, flight: Flight) -> ArchivedImage:
+        with _opened(uri, flight) as archive:
             image = archive.image(self.platform)
         if not image.layers:
             raise ArtifactInvalid(uri, "an image without layers")
         return image
 
-    def _unpack(self, uri: str, image: ArchivedImage, into: Path, meter: Meter) -> FetchedArtifact:
-        with _opened(uri) as archive:
-            tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled)
+    def _unpack(
+        self, uri: str, image: ArchivedImage, into: Path, meter: Meter, flight: Flight
+    ) -> FetchedArtifact:
+        room = Room(into, self.floor_bytes)
+        room.require(image.size_bytes, "the image")
+        with _opened(uri, flight) as archive:
+            tree = TreeBuilder(into, uri, self.limits, flight.check, room)
             for number, layer in enumerate(image.layers, start=1):
                 apply_layer(
                     CountingReader(archive.open(layer.name), meter),
@@ -84,24 +90,10 @@ class ImageFiles:
 
 
 @contextmanager
-def _opened(uri: str) -> Iterator[ImageArchive]:
+def _opened(uri: str, flight: Flight) -> Iterator[ImageArchive]:
     path = Path(uri.removeprefix(SCHEME))
     if not path.is_absolute():
         raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
-    with _open_regular(path, uri) as file:
+    with open_regular(path, uri) as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=from_thread.check_cancelled)
-
-
-def _open_regular(path: Path, uri: str) -> BinaryIO:
-    try:
-        # Without O_NONBLOCK a pipe of this name would hold the thread until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise ArtifactMissing(uri, str(error.strerror)) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ArtifactUnavailable(uri, getattr(error, "strerror", None) or str(error)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ArtifactUnavailable(uri, "it is no regular file")
-    return os.fdopen(descriptor, "rb")
+        yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=flight.check)

@@ -1,8 +1,8 @@
 """How far a fetch is: counted in worker threads, told in the event loop."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -16,12 +16,14 @@ _PHASES = tuple(FetchPhase)
 class Meter:
     """Counts the bytes of one artifact, as stored, that are here and unpacked.
 
-    One thread counts; the phase only moves on, so that whoever reads sees no step back.
+    One thread counts; whoever reads sees no step back, not even when it is counted anew.
     """
 
     report: Report
     interval_s: float = 0.1
+    is_downloaded: Callable[[], bool] = lambda: False
     _now: FetchProgress = field(default=FetchProgress(FetchPhase.RESOLVING))
+    _counted_bytes: int = 0
     _told: FetchProgress | None = None
 
     def begin(self, total_bytes: int, phase: FetchPhase = FetchPhase.DOWNLOADING) -> None:
@@ -31,15 +33,13 @@ class Meter:
     def add(self, size_bytes: int) -> None:
         """So many more bytes are done; more than the total are not counted."""
         now = self._now
-        self._now = FetchProgress(
-            now.phase, min(now.done_bytes + size_bytes, now.total_bytes), now.total_bytes
-        )
+        self._counted_bytes += size_bytes
+        done_bytes = max(now.done_bytes, min(self._counted_bytes, now.total_bytes))
+        self._now = FetchProgress(now.phase, done_bytes, now.total_bytes)
 
-    def enter(self, phase: FetchPhase) -> None:
-        """Go on to `phase`, unless it is past."""
-        now = self._now
-        if _PHASES.index(phase) > _PHASES.index(now.phase):
-            self._now = FetchProgress(phase, now.done_bytes, now.total_bytes)
+    def restart(self) -> None:
+        """Everything is counted again from the start."""
+        self._counted_bytes = 0
 
     def finish(self) -> None:
         """Everything is done, also what nobody counted."""
@@ -48,9 +48,14 @@ class Meter:
 
     def tell(self) -> None:
         """Report now, if something changed; in the event loop."""
-        if self._now != self._told:
-            self._told = self._now
-            self.report(self._told)
+        now = self._now
+        if now.phase is FetchPhase.DOWNLOADING and self.is_downloaded():
+            now = replace(now, phase=FetchPhase.EXTRACTING)
+        if self._told is not None and _PHASES.index(now.phase) < _PHASES.index(self._told.phase):
+            now = replace(now, phase=self._told.phase)
+        if now != self._told:
+            self._told = now
+            self.report(now)
 
 
 class CountingReader:

@@ -1,18 +1,20 @@
-"""Reading bytes of an artifact: part of a file, hashed on the way, unzipped, and forward only."""
+"""Reading bytes of an artifact: part of a file, hashed on the way, and forward only."""
 
 import hashlib
 import io
 import re
-import zlib
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
 
 CHUNK_BYTES = 1 << 20
-_ZIPPED_CHUNK_BYTES = 1 << 16  # small: what follows a member is copied, and some writers make many
-_GZIP = 16 + zlib.MAX_WBITS  # zlib's way to say "with a gzip header"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest that can be verified here: sha256 or sha512."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 class ByteReader(Protocol):
@@ -78,14 +80,17 @@ class PrefixedReader:
 
 
 class HashingReader:
-    """Passes bytes on and compares their digest (`<algorithm>:<hex>`) once all were read."""
+    """Passes bytes on, and tells their digest (`<algorithm>:<hex>`) once all were read.
+
+    It is compared with `digest`; with "" it is a SHA-256 that is only told.
+    """
 
     def __init__(self, source: ByteReader, digest: str, *, what: str, uri: str) -> None:
-        if not _DIGEST.fullmatch(digest):
+        if digest and not is_digest(digest):
             raise ArtifactInvalid(uri, f"{what} has the digest {digest!r}; sha256 and sha512 are understood")
         self._source = source
         self._wanted = digest
-        self._hash = hashlib.new(digest.partition(":")[0])
+        self._hash = hashlib.new(digest.partition(":")[0] or "sha256")
         self._what = what
         self._uri = uri
 
@@ -94,48 +99,19 @@ class HashingReader:
         self._hash.update(chunk)
         return chunk
 
+    @property
+    def digest(self) -> str:
+        """Of what was read so far."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
     def verify(self) -> None:
         """Compare; call it after the source gave b"".
 
         Raises:
             ArtifactInvalid: the bytes are not the ones the digest names.
         """
-        found = f"{self._hash.name}:{self._hash.hexdigest()}"
-        if found != self._wanted:
-            raise ArtifactInvalid(self._uri, f"{self._what} is {found}, should be {self._wanted}")
-
-
-class GunzipReader:
-    """The content of a gzip stream, of all its members one after the other, checksums verified."""
-
-    def __init__(self, source: ByteReader, *, what: str, uri: str) -> None:
-        self._source = source
-        self._inflate = zlib.decompressobj(_GZIP)
-        self._zipped = b""
-        self._what = what
-        self._uri = uri
-
-    def read(self, size: int, /) -> bytes:
-        while True:
-            if not self._zipped:
-                self._zipped = self._source.read(_ZIPPED_CHUNK_BYTES)
-            ended = not self._zipped
-            if self._inflate.eof:
-                if ended:
-                    return b""
-                self._zipped = self._zipped.lstrip(b"\0")  # padding after or between members
-                if not self._zipped:
-                    continue
-                self._inflate = zlib.decompressobj(_GZIP)
-            try:
-                content = self._inflate.decompress(self._zipped, size)
-            except zlib.error as error:
-                raise ArtifactInvalid(self._uri, f"{self._what} is broken gzip: {error}") from error
-            self._zipped = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            if content:
-                return content
-            if ended and not self._inflate.eof:
-                raise ArtifactInvalid(self._uri, f"{self._what} is broken gzip: it ends too early")
+        if self._wanted and self.digest != self._wanted:
+            raise ArtifactInvalid(self._uri, f"{self._what} is {self.digest}, should be {self._wanted}")
 
 
 class ForwardReader:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ...domain.errors import ArtifactInvalid, FileUnwritable, NoSpace
+from ...domain.errors import ArtifactInvalid, FileUnwritable
+from .blobs.room import Room
+from .filing import unwritable
 
 _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LATEST_MTIME_S = 2**33  # year 2242; what lies beyond is a broken header
@@ -53,6 +55,7 @@ class TreeBuilder:
     uri: str
     limits: TreeLimits
     check_cancelled: Callable[[], None]
+    room: Room | None = None
     size_bytes: int = 0  # content of all files written, also of those replaced by a later layer
     _entries: int = 0
     _layer: int = 0
@@ -246,17 +249,17 @@ class TreeBuilder:
         if self.size_bytes > self.limits.total_bytes:
             reason = f"it unpacks to more than {self.limits.total_bytes} bytes; raise the limit if intended"
             raise ArtifactInvalid(self.uri, reason)
+        if self.room is not None:
+            self.room.wrote(size_bytes)
 
     def _invalid(self, name: str, reason: str) -> ArtifactInvalid:
         return ArtifactInvalid(self.uri, f"entry {name!r}: {reason}")
 
     def _unplaceable(self, name: str, error: OSError) -> ArtifactInvalid | FileUnwritable:
-        reason = error.strerror or str(error)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return NoSpace(self.root, reason)
         if error.errno in {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}:
-            return self._invalid(name if len(name) < 200 else name[:200] + "...", reason)
-        return FileUnwritable(self.root / name.lstrip("/"), reason)
+            shortened = name if len(name) < 200 else name[:200] + "..."
+            return self._invalid(shortened, error.strerror or str(error))
+        return unwritable(self.root / name.lstrip("/"), error)
 
 
 def _is_directory(path: Path) -> bool:

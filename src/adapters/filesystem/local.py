@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -16,6 +16,7 @@ from ...domain.file_names import private_name
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from . import beneath, partials, trees
 from .failures import means_absent, reading, writing
+from .fingerprints import Fingerprints
 from .incoming import LocalIncomingFile
 from .outgoing import LocalOutgoingFile
 from .partials import LocalPartialFile, PartialDigests
@@ -28,12 +29,19 @@ class LocalFileSystem:
 
     def __init__(self) -> None:
         self._digests = PartialDigests()
+        self._fingerprints = Fingerprints()
 
     async def stat(self, path: Path) -> FileStat | None:
         return await _in_thread(_found, path, partial(os.stat, path))
 
     async def list_directory(self, path: Path) -> tuple[DirectoryEntry, ...]:
         return await _in_thread(_list_directory, path)
+
+    async def fingerprint(self, path: Path, *, files: tuple[str, ...]) -> Hashable:
+        return await self._fingerprints.of(path, files)
+
+    async def directory_inode(self, path: Path) -> int:
+        return await self._fingerprints.inode_of(path)
 
     async def make_directory(self, path: Path, *, mode: int = 0o750) -> None:
         await _in_thread(_make_directory, path, mode)
@@ -42,16 +50,16 @@ class LocalFileSystem:
         return await _in_thread(_read, path, limit_bytes)
 
     async def write(self, path: Path, content: bytes, *, mode: int = 0o644) -> None:
-        await _in_thread(_write, path, content, mode)
+        await self._change(_write, path, content, mode)
 
     async def private_directory(self, beside: Path) -> Path:
         return await _in_thread(_private_directory, beside)
 
     async def replace_directory(self, new: Path, target: Path) -> None:
-        await _in_thread(trees.replace_directory, new, target)
+        await self._change(trees.replace_directory, new, target)
 
     async def remove_tree(self, path: Path) -> None:
-        await _in_thread(trees.remove_tree, path)
+        await self._change(trees.remove_tree, path)
 
     async def space(self, path: Path) -> DiskSpace | None:
         return await _in_thread(_space, path)
@@ -84,6 +92,12 @@ class LocalFileSystem:
 
     async def walk_files(self, place: RootedPath) -> tuple[PurePosixPath, ...] | None:
         return await _in_thread(_walk_files, place)
+
+    async def _change(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            await _in_thread(work, *arguments)
+        finally:
+            self._fingerprints.forget()
 
 
 async def _in_thread(work: Callable[..., R], *arguments: object) -> R:

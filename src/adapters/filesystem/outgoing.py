@@ -22,10 +22,14 @@ class LocalOutgoingFile:
         self._file: int | None = descriptor
         self.size_bytes = os.fstat(descriptor).st_size
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        offset = 0
-        while offset < self.size_bytes:
-            chunk = await to_thread.run_sync(self._read, offset)
+    @property
+    def descriptor(self) -> int | None:
+        return self._file
+
+    async def chunks(self, start: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
+        offset, end = start, self.size_bytes if count is None else start + count
+        while offset < end:
+            chunk = await to_thread.run_sync(self._read, offset, end)
             if not chunk:
                 raise FileUnreadable(self._path, f"it ends at byte {offset} of {self.size_bytes}")
             yield chunk
@@ -47,15 +51,15 @@ class LocalOutgoingFile:
         """Hash up to `HASH_STEP_BYTES` from `offset`, between two chances to be cancelled; how many."""
         done = 0
         while done < HASH_STEP_BYTES and offset + done < self.size_bytes:
-            chunk = self._read(offset + done)
+            chunk = self._read(offset + done, self.size_bytes)
             if not chunk:
                 raise FileUnreadable(self._path, f"it ends at byte {offset + done} of {self.size_bytes}")
             digest.update(chunk)
             done += len(chunk)
         return done
 
-    def _read(self, offset: int) -> bytes:
+    def _read(self, offset: int, end: int) -> bytes:
         if self._file is None:
             raise FileUnreadable(self._path, "it was closed")
         with reading(self._path):
-            return os.pread(self._file, min(CHUNK_BYTES, self.size_bytes - offset), offset)
+            return os.pread(self._file, min(CHUNK_BYTES, end - offset), offset)

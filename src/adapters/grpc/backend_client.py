@@ -1,7 +1,6 @@
 """`InferenceClient` over gRPC; grpcio is loaded by the first call, off the event loop."""
 
 import importlib
-import sys
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -11,6 +10,7 @@ from ...domain.errors import BackendUnhealthy, ModelLoadFailed
 from ...domain.ports.backend_client import ModelToLoad
 
 _CALLS = f"{__package__}.calls"
+_loaded: list[ModuleType] = []
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class GrpcBackendClient:
 
 
 async def _calls() -> ModuleType:
-    """The module `calls`: loaded once in a thread, as it takes a tenth of a second."""
-    if (loaded := sys.modules.get(_CALLS)) is not None:
-        return loaded
-    return await to_thread.run_sync(importlib.import_module, _CALLS)
+    """The module `calls`: loaded once in a thread, as it takes a tenth of a second.
+
+    `sys.modules` would show it to a second caller while the first one still loads it.
+    """
+    if not _loaded:
+        _loaded.append(await to_thread.run_sync(importlib.import_module, _CALLS))
+    return _loaded[0]

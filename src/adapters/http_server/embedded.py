@@ -1,14 +1,18 @@
 """uvicorn as a part of our process: no signals, no logging set-up, stopped by cancelling like all else."""
 
+import asyncio
 import socket
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import uvicorn
 from anyio import CancelScope
 
 CLEAN_UP_S = 0.9  # for a cancelled request to remove its temporary file
+# Of live views, as upstream has them: a ping every 30 s, given up 60 s after one that is not answered.
+PING_S, PONG_S = 30.0, 60.0
+WS_FRAME_LIMIT_BYTES = 4096
 
 
 class EmbeddedServer:
@@ -17,8 +21,12 @@ class EmbeddedServer:
     def __init__(self, app: Any, *, keep_alive_s: int, grace_s: float) -> None:
         config = uvicorn.Config(
             app,
-            http="httptools" if find_spec("httptools") else "h11",
-            ws="none",
+            http=_connection() if find_spec("httptools") else "h11",
+            ws=cast("type[asyncio.Protocol]", _web_socket),  # called like the class
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PONG_S,
+            ws_max_size=WS_FRAME_LIMIT_BYTES,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -51,3 +59,17 @@ class EmbeddedServer:
         with anyio.move_on_after(CLEAN_UP_S):
             while self._server.server_state.tasks:
                 await anyio.sleep(0.01)
+
+
+def _connection() -> Any:
+    """Our connection class; needs the fast parser."""
+    from .connection import Connection
+
+    return Connection
+
+
+def _web_socket(**parts: Any) -> Any:
+    """The protocol that a connection is upgraded to; its library is loaded by the first one."""
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    return WebSocketsSansIOProtocol(**parts)

@@ -1,24 +1,26 @@
 """What the file routes do, in the service's terms."""
 
+import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
 from ...domain.receive_files import ProbedFile, ReceiveFiles
-from .replies import OutgoingReply, json_reply, local_path_reply, more_to_come_reply, text_reply
+from .byte_range import Unsatisfiable, parse_range
+from .replies import (
+    OutgoingReply,
+    json_reply,
+    local_path_reply,
+    method_not_allowed,
+    more_to_come_reply,
+    no_such_range_reply,
+    text_reply,
+)
 from .request import FileRequest
 
 TEMPORARY_KEY = "temp"
-
-
-def method_not_allowed(*allowed: str) -> Response:
-    """The refusal of any method but `allowed`."""
-    reply = text_reply(405, "method not allowed")
-    reply.headers["allow"] = ", ".join(allowed)
-    return reply
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class FileEndpoints:
         paths = await self.files.list_files(request.key)
         if paths is None:
             return text_reply(404, "directory not found")
-        return json_reply({"files": [str(path) for path in paths]})
+        return json_reply(json.dumps({"files": [str(path) for path in paths]}).encode())
 
     async def _head(self, request: FileRequest) -> Response:
         probed = await self.files.probe(request.key)
@@ -55,7 +57,15 @@ class FileEndpoints:
 
     async def _get(self, request: FileRequest) -> Response:
         outgoing = await self.files.send(request.key)
-        return text_reply(404, "file not found") if outgoing is None else OutgoingReply(outgoing)
+        if outgoing is None:
+            return text_reply(404, "file not found")
+        if "if-range" in request.headers:  # we name no version that it could match
+            return OutgoingReply(outgoing, None)
+        try:
+            return OutgoingReply(outgoing, parse_range(request.headers.get("range"), outgoing.size_bytes))
+        except Unsatisfiable:
+            await outgoing.close()
+            return no_such_range_reply(outgoing.size_bytes)
 
     async def _put(self, request: FileRequest) -> Response:
         upload = await self.files.receive(
@@ -67,10 +77,7 @@ class FileEndpoints:
         if isinstance(upload, Path):
             return local_path_reply(upload)
         try:
-            async for chunk in request.body.chunks():
-                if chunk and upload.wanted_bytes == 0:
-                    break  # what follows a range is none of it
-                await upload.write(chunk)
+            await request.body.pour_into(upload)
             path = await upload.finish()
             return more_to_come_reply(upload.size_bytes) if path is None else local_path_reply(path)
         finally:
@@ -81,26 +88,6 @@ class FileEndpoints:
         if request.key != TEMPORARY_KEY:
             return text_reply(404, "not found")
         return local_path_reply(await self.files.new_temporary())
-
-
-@dataclass(frozen=True)
-class ProbeEndpoints:
-    """`/healthz` and `/readyz`, which container health checks ask without a token."""
-
-    ready: Callable[[], tuple[bool, str]]
-
-    async def health(self, request: FileRequest) -> Response:
-        """The process serves."""
-        if request.method not in {"GET", "HEAD"}:
-            return method_not_allowed("GET", "HEAD")
-        return PlainTextResponse("ok")
-
-    async def readiness(self, request: FileRequest) -> Response:
-        """The node can receive work."""
-        if request.method not in {"GET", "HEAD"}:
-            return method_not_allowed("GET", "HEAD")
-        is_ready, reason = self.ready()
-        return PlainTextResponse("ok") if is_ready else PlainTextResponse(f"not ready: {reason}", 503)
 
 
 async def unknown_path(request: FileRequest) -> Response:

@@ -1,6 +1,5 @@
 """Routes that match the path as it was sent, before anybody decoded it."""
 
-import hmac
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,34 +10,13 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from ...domain.errors import WorkerError
+from .guard import OPEN, Guard
 from .replies import answer, error_reply, text_reply
 from .request import ClientGone, FileRequest
 
 log = logging.getLogger(__name__)
 
 Endpoint = Callable[[FileRequest], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Guard:
-    """Admits requests that carry the registration token; every request when the token is empty."""
-
-    token: str
-
-    def admits(self, scope: Scope) -> bool:
-        """Whether the first `Authorization` header is exactly `Bearer <token>`, compared as bytes.
-
-        Source: LocalAI core/services/nodes/file_transfer_server.go.
-        """
-        expected = self.token.encode("utf-8", "surrogateescape")
-        if not expected:
-            return True
-        sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, secret = sent[:7], sent[7:]
-        return scheme == b"Bearer " and hmac.compare_digest(secret, expected)
-
-
-OPEN = Guard("")
 
 
 @dataclass
@@ -70,17 +48,24 @@ class RawRoute(BaseRoute):
         raw_key = scope["raw_path"].removeprefix(self.path).removeprefix(b"/")
         request = FileRequest.of(scope, receive, raw_key)
         try:
+            reply = await self._reply(scope, request)
+            if reply is not None:
+                await answer(reply, request.body, scope, receive, send)
+        finally:
+            request.body.close()
+
+    async def _reply(self, scope: Scope, request: FileRequest) -> Response | None:
+        """The answer; None when there is nobody left to take it."""
+        try:
             if self.guard.admits(scope):
-                reply = await self.endpoint(request)
-            else:
-                log.warning(
-                    "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
-                )
-                reply = text_reply(401, "unauthorized")
+                return await self.endpoint(request)
+            log.warning(
+                "no or wrong token: %s %r from %s", request.method, scope["raw_path"], scope.get("client")
+            )
+            return text_reply(401, "unauthorized")
         except ClientGone as error:
             log.info("request ended early: %s %r: %s", request.method, scope["raw_path"], error)
-            return
+            return None
         except WorkerError as error:
             log.warning("request refused: %s %r: %s", request.method, scope["raw_path"], error)
-            reply = error_reply(error)
-        await answer(reply, request.body, scope, receive, send)
+            return error_reply(error)

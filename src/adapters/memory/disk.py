@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from ...domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes
 from ...domain.file_names import NAME_LIMIT_BYTES, private_name
+from ...domain.ports.clock import Clock
 from ...domain.ports.filesystem import RootedPath
 from .tree import ROOT, DirectoryNode, FileNode, Tree
 
@@ -15,8 +16,8 @@ NEW_DIRECTORY_MODE = 0o750
 class Disk:
     """A `Tree` with a capacity, whose changes fail as a disk's do. `path` names the culprit in errors."""
 
-    def __init__(self, capacity_bytes: int | None) -> None:
-        self.tree = Tree()
+    def __init__(self, capacity_bytes: int | None, clock: Clock | None = None) -> None:
+        self.tree = Tree(clock)
         self.capacity_bytes = capacity_bytes
         self.locked: set[PurePosixPath] = set()  # directories of partial files that are being written
         self._numbers = count(1)

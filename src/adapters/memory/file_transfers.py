@@ -111,10 +111,15 @@ class InMemoryOutgoingFile:
         self._content = content
         self.size_bytes = len(content)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._content), CHUNK_BYTES):
+    @property
+    def descriptor(self) -> None:
+        return None
+
+    async def chunks(self, start: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
+        end = len(self._content) if count is None else start + count
+        for offset in range(start, end, CHUNK_BYTES):
             await checkpoint()
-            yield self._content[start : start + CHUNK_BYTES]
+            yield self._content[offset : min(offset + CHUNK_BYTES, end)]
 
     async def sha256(self) -> str:
         await checkpoint()

@@ -68,13 +68,13 @@ class FakeProcess:
     @property
     def exit(self) -> ProcessExit | None:
         now_s = anyio.current_time()
-        if now_s >= self.kept_until_s <= self._ends_s:
+        if now_s >= self._kept_until_s <= self._ends_s:
             return ProcessExit(signal=9)
         return self._ended_as if now_s >= self._ends_s else None
 
     async def wait(self) -> ProcessExit:
         while (ended := self.exit) is None:
-            with anyio.move_on_after(min(self._ends_s, self.kept_until_s) - anyio.current_time()):
+            with anyio.move_on_after(min(self._ends_s, self._kept_until_s) - anyio.current_time()):
                 await self._changed.wait()
         await anyio.lowlevel.checkpoint()
         return ended
@@ -96,9 +96,18 @@ class FakeProcess:
             self._changed.set()
             self._changed = anyio.Event()
 
+    def vanish(self) -> None:
+        """End it with its whole group, as a reboot does."""
+        self.end(ProcessExit(signal=9))
+        self._child_killed = True
+
+    @property
+    def _kept_until_s(self) -> float:
+        return math.inf if self.program.held_by_kernel else self.kept_until_s
+
     def group_alive(self) -> bool:
         child_left = self.program.child_outlives and not self._child_killed
-        return self.exit is None or (child_left and anyio.current_time() < self.kept_until_s)
+        return self.exit is None or (child_left and anyio.current_time() < self._kept_until_s)
 
     async def listening(self, port: int) -> Listening:
         await anyio.lowlevel.checkpoint()
@@ -223,7 +232,7 @@ class InMemoryMachine:
     def reboot(self) -> None:
         """End every process with its whole group."""
         for process in self.processes:
-            process.kept_until_s = anyio.current_time()
+            process.vanish()
         self.boots += 1
         self.workers.clear()
         self.keepers.clear()

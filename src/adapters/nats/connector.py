@@ -8,7 +8,7 @@ import anyio
 
 from ...domain.bus_credentials import BusCredentials
 from ...domain.errors import BusLoginRefused, BusUnavailable
-from .pool import ServerPool
+from .pool import SPREAD, TLS_SPREAD, ServerPool
 from .servers import Server
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .signing import Signer
 
 log = logging.getLogger(__name__)
+
+
+_REMINDER_S = 600.0
 
 
 class Connector:
@@ -28,10 +31,12 @@ class Connector:
         self._name = name
         self._tls = tls
         self._retry_s = retry_s
-        self._pool = ServerPool(servers, retry_s=retry_s)
+        encrypted = tls is not None or any(server.wants_tls for server in servers)
+        self._pool = ServerPool(servers, retry_s=retry_s, spread=TLS_SPREAD if encrypted else SPREAD)
         self._signer: Signer | None = None
         self._woken = anyio.Event()
         self._was_connected = False
+        self._told: dict[Server, tuple[str, float]] = {}  # the reason and when it was told
 
     def use(self, credentials: BusCredentials) -> None:
         """Log in with `credentials` from now on; who waits to try again tries at once."""
@@ -59,9 +64,9 @@ class Connector:
                     raise BusLoginRefused(
                         error.servers, f"it wants one, and none is set: {error.reason}"
                     ) from error
-                log.warning("%s every %g s", error, self._retry_s)
+                self._tell(server, error)
             except BusUnavailable as error:
-                log.warning("%s every %g s", error, self._retry_s)
+                self._tell(server, error)
 
     async def connect_beside(self, link: "Link") -> "Link":
         """Another connection to the server of `link`, in one attempt.
@@ -74,6 +79,7 @@ class Connector:
     def learn_from(self, ended: "Link") -> None:
         """Keep what a connection that has ended told: why, and the other servers of its cluster."""
         self._pool.learn(ended.discovered())
+        self._pool.lost()
         if ended.login_refused and ended.signer is self._signer:
             self.refused = True
 
@@ -86,4 +92,14 @@ class Connector:
             self.refused = True
             raise
         self.refused, self._was_connected = False, True
+        self._told.clear()
         return link
+
+    def _tell(self, server: Server, error: BusUnavailable) -> None:
+        """Warn of a failed attempt; of one more for the same reason only now and then."""
+        now_s = anyio.current_time()
+        reason, told_s = self._told.get(server, ("", 0.0))
+        again = reason == error.reason and now_s < told_s + _REMINDER_S
+        if not again:
+            self._told[server] = error.reason, now_s
+        log.log(logging.DEBUG if again else logging.WARNING, "%s every %g s", error, self._retry_s)

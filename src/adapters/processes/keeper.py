@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -30,16 +30,18 @@ class LocalKeeper:
     directory: Path
     _process: LocalProcess | None = None
     _posted_s: float = 0.0
+    _posting: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def post(self) -> None:
-        if not this_boot() or (self._process is not None and self._process.exit is None):
-            return
-        try:
-            popen = await to_thread.run_sync(self._start)
-        except OSError as error:
-            self._complain(error.strerror or str(error))
-        else:
-            self._watch(popen)
+        async with self._posting:
+            if not this_boot() or (self._process is not None and self._process.exit is None):
+                return
+            try:
+                popen = await to_thread.run_sync(self._start)
+            except OSError as error:
+                self._complain(error.strerror or str(error))
+            else:
+                self._watch(popen)
 
     async def dismiss(self) -> None:
         process, self._process = self._process, None

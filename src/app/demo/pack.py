@@ -33,14 +33,14 @@ def pack_minilm(example: Path, archive: Path) -> str:
         tree = Path(scratch) / "minilm"
         try:
             shutil.copytree(example, tree, ignore=shutil.ignore_patterns("__pycache__", "lib", ".*"))
-            shutil.copyfile(_messages_module(), tree / "backend_pb2.py")
+            shutil.copyfile(messages_module(), tree / "backend_pb2.py")
         except OSError as error:
             raise FileUnwritable(tree, str(error)) from error
         vendor_distributions(MINILM_LIBRARIES, tree / "lib")
         return pack_image(tree, archive, MINILM_REFERENCE)
 
 
-def _messages_module() -> Path:
+def messages_module() -> Path:
     """The generated messages, copied as a file: importing them is the packed backend's business."""
     spec = find_spec("...adapters.grpc.backend_pb2", __package__)
     assert spec is not None

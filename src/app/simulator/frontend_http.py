@@ -3,7 +3,7 @@
 Sources: LocalAI core/http/routes/nodes.go, core/http/endpoints/localai/nodes.go.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -22,10 +22,11 @@ _ELSEWHERE = "http://elsewhere.invalid/"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def frontend_app(frontend: InMemoryFrontend) -> Starlette:
+def frontend_app(frontend: InMemoryFrontend, documents: Mapping[str, bytes] | None = None) -> Starlette:
     """An ASGI application that answers for `frontend` with its statuses and bodies.
 
-    An `offline` frontend answers 503: only the server around this application can hang up.
+    `documents` are served under `/documents/<name>` besides: galleries, for instance. An `offline`
+    frontend answers 503: only the server around this application can hang up.
     """
     nodes = _NodeEndpoints(frontend)
     node = "/api/node/{id}"
@@ -38,6 +39,15 @@ def frontend_app(frontend: InMemoryFrontend) -> Starlette:
         Route(f"{node}/deregister", _answering(nodes.deregister), methods=["POST"]),
         Route(node, _answering(nodes.delete), methods=["DELETE"]),
     ]
+    served = documents if documents is not None else {}
+
+    async def document(request: Request) -> Response:
+        content = served.get(request.path_params["name"])
+        return Response(
+            content or b"", 404 if content is None else 200, media_type="application/octet-stream"
+        )
+
+    routes.append(Route("/documents/{name}", document))
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     return app

@@ -95,6 +95,7 @@ class LocalCluster:
     nats: NatsServer
     frontend_port: int
     token: str
+    documents: dict[str, bytes] = field(default_factory=dict)  # by name; the frontend serves them
     workers: list[WorkerProcess] = field(default_factory=list)
     _next_port: int = 0  # a worker that is starting has not bound its ports yet
 
@@ -102,6 +103,11 @@ class LocalCluster:
     def nats_port(self) -> int:
         """Where its NATS server listens."""
         return self.nats.port
+
+    def publish(self, name: str, document: bytes) -> str:
+        """Have the frontend's HTTP server serve `document`; its URL."""
+        self.documents[name] = document
+        return f"http://127.0.0.1:{self.frontend_port}/documents/{name}"
 
     def home(self, name: str) -> Path:
         """The directory of the worker `name`: `backends`, `models` and its other directories below it."""
@@ -166,13 +172,14 @@ async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator
     nats = NatsServer(directory, _free_ports(1))
     async with anyio.create_task_group() as tasks:
         registry = InMemoryFrontend(token=token, clock=SystemClock())
-        http = HttpServer(frontend_app(registry), "127.0.0.1", 0)
+        documents: dict[str, bytes] = {}
+        http = HttpServer(frontend_app(registry, documents), "127.0.0.1", 0)
         frontend_port: int = await tasks.start(http.serve)
         bus = NatsMessageBus(f"nats://127.0.0.1:{nats.port}", client_name="simulated-frontend")
         frontend = SimulatedFrontend(
             bus=bus, registry=registry, inference=GrpcBackendClient(token), token=token
         )
-        cluster = LocalCluster(directory, registry, frontend, nats, frontend_port, token)
+        cluster = LocalCluster(directory, registry, frontend, nats, frontend_port, token, documents)
         try:
             await nats.start()
             with anyio.fail_after(_COMES_UP_S):

@@ -4,12 +4,14 @@ Source: LocalAI core/services/messaging/subjects.go.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from .document import Fields
 from .error_text import told
 from .reading import read_bool, read_object_list, read_text
 from .wire import WireObject
+from .writing import encode_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,16 @@ class BackendListReply(WireObject):
             error=read_text(fields, "error"),
         )
 
+    def to_wire(self) -> bytes:
+        """The bytes that Go would write; frontends ask often, and what is installed seldom changes."""
+        return _written(self)
+
     def to_fields(self) -> dict[str, object]:
         """What is written; Go writes its empty slice as null."""
         failure = {"error": self.error} if self.error else {}
         return {"backends": [row.to_fields() for row in self.backends] or None, **failure}
+
+
+@lru_cache(maxsize=4)
+def _written(reply: BackendListReply) -> bytes:
+    return encode_object(reply.to_fields())

@@ -4,11 +4,11 @@ Compact, fields in struct order, zero values left out, `<`, `>` and `&` escaped,
 fraction. Source: the `encoding/json` package behind LocalAI core/services/messaging/client.go.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
+from json.encoder import encode_basestring
 
 EMPTY_REQUEST = b"{}"
 """The body of a request that says nothing: backend.list, models.running, files.temp."""
@@ -65,16 +65,17 @@ def _written(value: object) -> str:
 
 
 # Beyond what JSON itself asks to escape. Everything else that Python escapes, Go escapes the same way.
-_ESCAPED_BY_GO = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
-_UNESCAPED = json.JSONEncoder(ensure_ascii=False)
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_BY_GO = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def _written_text(text: str) -> str:
-    written = _UNESCAPED.encode(text)
-    for character, escape in _ESCAPED_BY_GO.items():
-        written = written.replace(character, escape)
-    return _LONE_SURROGATE.sub(r"\\ufffd", written)
+    written = encode_basestring(text)
+    return _ESCAPED_BY_GO.sub(_escape, written) if _ESCAPED_BY_GO.search(written) else written
+
+
+def _escape(character: re.Match[str]) -> str:
+    code = ord(character[0])
+    return "\\ufffd" if 0xD800 <= code <= 0xDFFF else f"\\u{code:04x}"
 
 
 def _written_float(value: float) -> str:

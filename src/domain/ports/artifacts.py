@@ -33,7 +33,8 @@ class FetchPhase(StrEnum):
 class FetchProgress:
     """How far a fetch is: `done_bytes` of `total_bytes` are here and unpacked.
 
-    Both count the whole artifact as it is stored at its source (compressed); 0 of 0 while resolving.
+    Both count the whole artifact as it is stored at its source (compressed); 0 of 0 while resolving, and
+    for a source that does not tell its size.
     """
 
     phase: FetchPhase

@@ -56,7 +56,8 @@ class MessageBus(Protocol):
     async def open(self) -> None:
         """Connect; return once connected, however long the server stays away (the caller bounds it).
 
-        Failed attempts are logged with the server's masked name and repeated every 2 s.
+        Failed attempts are repeated every 2 s and logged with the server's masked name: at once, for every
+        new reason, and then every ten minutes.
 
         Raises:
             BusLoginRefused: the server wants a login, and neither its address nor `login` gave one; the

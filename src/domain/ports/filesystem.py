@@ -1,6 +1,6 @@
 """The file system. The domain decides names, limits and hashes; bytes stay with the adapters (D13)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -137,8 +137,16 @@ class OutgoingFile(Protocol):
     def size_bytes(self) -> int:
         """Size when it was opened."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The content in chunks of up to 1 MiB."""
+    @property
+    def descriptor(self) -> int | None:
+        """What the system can send the content from without us, while open; None where there is no such."""
+
+    def chunks(self, start: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
+        """`count` bytes from byte `start` on, None for all, in chunks of up to 1 MiB.
+
+        Raises:
+            FileUnreadable: the file became shorter than it was when opened.
+        """
 
     async def sha256(self) -> str:
         """The hash of the whole content, 64 lower-case hex digits; the event loop runs on meanwhile.
@@ -166,6 +174,24 @@ class FileSystem(Protocol):
 
         Raises:
             FileUnreadable: it is missing, no directory, or not ours to read.
+        """
+
+    async def fingerprint(self, path: Path, *, files: tuple[str, ...]) -> Hashable:
+        """A value that is another one after any change to the entries of directory `path`, or to what lies
+        under one of the names `files` in a directory among them.
+
+        Changes made through `write`, `remove_tree` and `replace_directory` show at once, those by others
+        within a tenth of a second, in which asking again costs nothing. None for a missing directory.
+
+        Raises:
+            FileUnreadable: it is not ours to read.
+        """
+
+    async def directory_inode(self, path: Path) -> int:
+        """Which directory stands at `path`, 0 when none does; as fresh as `fingerprint`.
+
+        Raises:
+            FileUnreadable: it is not ours to look at.
         """
 
     async def make_directory(self, path: Path, *, mode: int = 0o750) -> None:

@@ -11,10 +11,13 @@ import pytest
 from anyio import create_task_group
 
 from localai_worker.adapters.filesystem.local import LocalFileSystem
-from localai_worker.adapters.http_server.routes import file_routes
+from localai_worker.adapters.http_server.routes import node_routes
 from localai_worker.adapters.http_server.serve import HttpServer
+from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.domain.backend_logs import BackendLogs
 from localai_worker.domain.ports.filesystem import FileSystem
+from localai_worker.domain.readiness import Readiness, ReadinessReport
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 
@@ -22,13 +25,18 @@ TOKEN = "s3cret"
 
 
 @dataclass
-class Readiness:
-    """What the node says of itself."""
+class Health(Readiness):
+    """What the node says of itself, as the test wants it."""
 
-    state: tuple[bool, str] = (True, "")
+    report: ReadinessReport = field(default_factory=ReadinessReport)
 
-    def __call__(self) -> tuple[bool, str]:
-        return self.state
+    async def check(self) -> ReadinessReport:
+        return self.report
+
+
+def healthy() -> Health:
+    disk = InMemoryFileSystem()
+    return Health(InMemoryMessageBus(InMemoryBroker()), disk, Path("/models"))
 
 
 @dataclass
@@ -38,7 +46,8 @@ class Node:
     filesystem: FileSystem
     roots: FileRoots
     files: ReceiveFiles
-    readiness: Readiness
+    readiness: Health
+    logs: BackendLogs
     client: httpx.AsyncClient
     every_file: Callable[[], list[Path]]
     link: Callable[[Path, Path], None]
@@ -82,10 +91,10 @@ async def memory_node() -> AsyncIterator[Node]:
     roots = FileRoots(Path("/models"), Path("/data"), Path("/staging"))
     files = ReceiveFiles(disk, roots)
     await files.prepare()
-    readiness = Readiness()
-    transport = RawAsgiTransport(file_routes(files, TOKEN, readiness))
+    readiness, logs = healthy(), BackendLogs()
+    transport = RawAsgiTransport(node_routes(files, logs, readiness, TOKEN))
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
-        yield Node(disk, roots, files, readiness, client, disk.files, disk.link)
+        yield Node(disk, roots, files, readiness, logs, client, disk.files, disk.link)
 
 
 @dataclass
@@ -122,8 +131,8 @@ async def disk_node(tmp_path: Path, switch: Switch) -> AsyncIterator[Node]:
     roots = FileRoots(tmp_path / "models", tmp_path / "data", tmp_path / "staging")
     files = ReceiveFiles(disk, roots)
     await files.prepare()
-    readiness = Readiness()
-    switch.app = file_routes(files, TOKEN, readiness)
+    readiness, logs = healthy(), BackendLogs()
+    switch.app = node_routes(files, logs, readiness, TOKEN)
 
     def every_file() -> list[Path]:
         return sorted(path for path in tmp_path.rglob("*") if path.is_symlink() or not path.is_dir())
@@ -131,7 +140,7 @@ async def disk_node(tmp_path: Path, switch: Switch) -> AsyncIterator[Node]:
     # Without certificates, which take longer to load than a test to run.
     client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{switch.port}", verify=False, trust_env=False)
     async with client:
-        yield Node(disk, roots, files, readiness, client, every_file, Path.symlink_to, switch.port)
+        yield Node(disk, roots, files, readiness, logs, client, every_file, Path.symlink_to, switch.port)
 
 
 @pytest.fixture(params=["memory", "disk"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from localai_worker.adapters.http_server.routes import BUS_DOWN
+from localai_worker.domain.readiness import BUS_DOWN, ReadinessReport
 
 from .conftest import Node
 
@@ -141,14 +141,20 @@ async def test_a_resumed_upload_of_another_file_is_a_conflict_and_the_part_is_dr
 
 async def test_readiness_follows_the_bus_and_needs_no_token(node: Node) -> None:
     node.token = "wrong"
-    node.readiness.state = (False, BUS_DOWN)
+    node.readiness.report = ReadinessReport(BUS_DOWN)
     down = await replay(node, "newer-20-readyz-nats-down")
     assert down.text == expected_body("newer-20-readyz-nats-down")
     alive = await node.request("GET", "/healthz")
     assert (alive.status_code, alive.text) == (200, "ok")
-    node.readiness.state = (True, "")
+    node.readiness.report = ReadinessReport()
     up = await node.request("GET", "/readyz")
     assert (up.status_code, up.text) == (200, "ok")
+    for obstacle, status in ((BUS_DOWN, 503), ("", 200)):
+        node.readiness.report = ReadinessReport(obstacle, ("waiting for approval", "disk full"))
+        told = await node.request("GET", "/readyz")
+        first = "not ready: " + BUS_DOWN if obstacle else "ok"
+        assert told.status_code == status
+        assert told.text == f"{first}\nwaiting for approval\ndisk full"
     assert up.headers["content-type"] == "text/plain; charset=utf-8"
     for path in ("/healthz", "/readyz"):
         assert (await node.request("HEAD", path)).status_code == 200

@@ -1,8 +1,10 @@
 """Uploads in pieces over the routes: headers, codes and bodies."""
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from .conftest import Node
 CONTENT = b"0123456789"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PATH = "/v1/files/models/x"
+MIB = 1024 * 1024
 
 
 async def in_pieces(content: bytes, size: int) -> AsyncIterator[bytes]:
@@ -58,6 +61,52 @@ async def test_a_whole_upload_between_pieces_makes_the_next_one_start_anew(node:
     assert await node.content(node.roots.models / "x") == b"other"
 
 
+@pytest.mark.parametrize("size", [10, 3 * MIB])
+async def test_a_download_may_be_of_one_range(node: Node, size: int) -> None:
+    content = os.urandom(size)
+    await node.request("PUT", PATH, content=content)
+    for header, start, end in (
+        ("bytes=0-3", 0, 3),
+        ("bytes=4-", 4, size - 1),
+        ("bytes=-3", size - 3, size - 1),
+        (f"bytes=-{size * 2}", 0, size - 1),
+        (f"bytes=5-{size * 2}", 5, size - 1),
+        (f"BYTES = {size - 1}-{size - 1}", size - 1, size - 1),
+    ):
+        fetched = await node.request("GET", PATH, headers={"range": header})
+        assert fetched.status_code == 206
+        assert fetched.content == content[start : end + 1]
+        assert fetched.headers["content-range"] == f"bytes {start}-{end}/{size}"
+        assert fetched.headers["content-length"] == str(end + 1 - start)
+        assert fetched.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-20", "bytes=-0"])
+async def test_a_range_behind_the_end_is_refused_with_the_size(node: Node, header: str) -> None:
+    await node.request("PUT", PATH, content=CONTENT)
+    refused = await node.request("GET", PATH, headers={"range": header})
+    assert (refused.status_code, refused.text) == (416, "the file has 10 bytes\n")
+    assert refused.headers["content-range"] == "bytes */10"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "bytes", "bytes=", "bytes=-", "bytes=x-3", "bytes=4-3", "bytes=0-1,3-4", "lines=0-3", "0-3"],
+)
+async def test_what_is_no_single_range_of_bytes_gets_the_whole_file(node: Node, header: str) -> None:
+    await node.request("PUT", PATH, content=CONTENT)
+    fetched = await node.request("GET", PATH, headers={"range": header})
+    assert (fetched.status_code, fetched.content) == (200, CONTENT)
+    assert fetched.headers["accept-ranges"] == "bytes"
+
+
+async def test_a_range_of_a_version_we_do_not_name_gets_the_whole_file(node: Node) -> None:
+    await node.request("PUT", PATH, content=CONTENT)
+    headers = {"range": "bytes=0-3", "if-range": '"v1"'}
+    fetched = await node.request("GET", PATH, headers=headers)
+    assert (fetched.status_code, fetched.content) == (200, CONTENT)
+
+
 numbers = st.one_of(
     st.integers(-3, 12).map(str),
     st.sampled_from(["", "0x1", "1e1", "1.0", "+1", " 1", "01", "9" * 19, "9" * 25, "*"]),
@@ -79,7 +128,7 @@ async def test_whatever_the_headers_say_the_answer_is_clear_and_the_old_file_who
     node: Node, unit: str, start: str, end: str, total: str, declared: str | None, size: int
 ) -> None:
     await node.request("PUT", PATH, content=b"old")
-    span = f"{unit}{start}-{end}/{total}"
+    span = f"{unit}{start}-{end}/{total}".strip()
     headers = {"content-range": span} | ({} if declared is None else {"x-content-sha256": declared})
     answer = await node.request("PUT", PATH, headers=headers, content=CONTENT[:size].ljust(size, b"!"))
     assert answer.status_code in {200, 308, 400, 416, 507}, answer.text

@@ -18,6 +18,11 @@ ROUTES = [
     ("GET", "/v1/files-list/models/"),
     ("POST", "/v1/files-list/models/"),
     ("GET", "/v1/files-list/"),
+    ("GET", "/v1/backend-logs"),
+    ("POST", "/v1/backend-logs"),
+    ("GET", "/v1/backend-logs/m"),
+    ("GET", "/v1/backend-logs/m/ws"),
+    ("GET", "/v1/backend-logs/"),
 ]
 
 BAD_TOKENS = [
@@ -92,7 +97,11 @@ async def test_of_two_tokens_the_first_counts(node: Node) -> None:
         ("GET", "/v1/./files/models/x", 404, "404 page not found\n"),
         ("GET", "/v1%2Ffiles/models/x", 404, "404 page not found\n"),
         ("GET", "/healthz/", 404, "404 page not found\n"),
-        ("GET", "/v1/backend-logs", 404, "404 page not found\n"),
+        ("POST", "/v1/backend-logs", 405, "method not allowed\n"),
+        ("HEAD", "/v1/backend-logs/m", 405, ""),
+        ("GET", "/v1/backend-logs/", 400, "model ID required\n"),
+        ("GET", "/v1/backend-logs/%zz", 400, "invalid URL escape in '%zz'\n"),
+        ("GET", "/v1/backend-logsx", 404, "404 page not found\n"),
     ],
 )
 async def test_what_is_no_request_of_ours_is_answered_clearly_and_never_redirected(

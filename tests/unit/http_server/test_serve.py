@@ -13,10 +13,13 @@ from anyio import Event, connect_tcp, create_task_group, fail_after
 
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.http_server import embedded, serve
-from localai_worker.adapters.http_server.routes import file_routes
+from localai_worker.adapters.http_server.routes import node_routes
 from localai_worker.adapters.http_server.serve import CannotListen, HttpServer
+from localai_worker.domain.backend_logs import BackendLogs
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
+
+from .conftest import healthy
 
 LIMIT_S = 20.0
 
@@ -142,7 +145,7 @@ async def test_the_routes_work_where_the_fast_parser_cannot_be_installed(
 ) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     files = ReceiveFiles(LocalFileSystem(), FileRoots(tmp_path / "m", tmp_path / "d", tmp_path / "s"))
-    app = file_routes(files, "s3cret", lambda: (True, ""))
+    app = node_routes(files, BackendLogs(), healthy(), "s3cret")
     with fail_after(LIMIT_S):
         async with create_task_group() as tasks:
             port = await tasks.start(HttpServer(app, "127.0.0.1", 0).serve)
@@ -212,7 +215,7 @@ async def test_an_upload_cut_off_at_shutdown_leaves_nothing_behind(
     monkeypatch.setattr(files, "receive", note)
     with fail_after(LIMIT_S):
         async with create_task_group() as tasks:
-            app = file_routes(files, "", lambda: (True, ""))
+            app = node_routes(files, BackendLogs(), healthy(), "")
             port = await tasks.start(HttpServer(app, "127.0.0.1", 0).serve)
             stream = await connect_tcp("127.0.0.1", port)
             await stream.send(b"PUT /v1/files/models/x HTTP/1.1\r\nHost: n\r\nContent-Length: 99\r\n\r\nabc")
@@ -229,7 +232,7 @@ async def test_without_a_token_everything_is_open_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     files = ReceiveFiles(LocalFileSystem(), FileRoots(Path("/nowhere"), Path("/nowhere"), Path("/nowhere")))
-    app = file_routes(files, "", lambda: (True, ""))
+    app = node_routes(files, BackendLogs(), healthy(), "")
     assert "no registration token" in caplog.text
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
         assert (await client.head("/v1/files/models/x")).status_code == 404

@@ -1,0 +1,43 @@
+"""A blob read from its front while its parts come in."""
+
+import hashlib
+
+from ..web.flight import Flight
+from .shared_blob import SharedBlob
+
+_WAIT_S = 0.1
+
+
+class BlobReader:
+    """The bytes of `blob` in order; a read waits for them as long as the flight goes on."""
+
+    def __init__(self, blob: SharedBlob, flight: Flight) -> None:
+        self.blob = blob
+        self.edition = blob.edition
+        self._flight = flight
+        self._position = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, b"" at the end.
+
+        Raises:
+            FetchCut: the flight is over; its failure says why.
+        """
+        while True:
+            self._flight.check()
+            chunk = self.blob.read(self._position, size, wait_s=_WAIT_S)
+            if chunk is not None:
+                self._position += len(chunk)
+                return chunk
+
+
+def is_intact(blob: SharedBlob) -> bool:
+    """Whether the blob is whole and what its digest says; reads all of it."""
+    if blob.missing_bytes:
+        return False
+    algorithm, _, wanted = blob.digest.partition(":")
+    found, position = hashlib.new(algorithm), 0
+    while chunk := blob.read(position, 1 << 20, wait_s=0):
+        found.update(chunk)
+        position += len(chunk)
+    return found.hexdigest() == wanted
