@@ -40,7 +40,6 @@ def start_rclone(directory: Path, port: int | None = None) -> S3Server:
     (directory / BUCKET).mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     command = ["serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
-    command += ["--dir-cache-time", "0"]  # what tests put into the directory is there at once
     return _start([find_executable("rclone"), *command, str(directory)], port, directory, {})
 
 

@@ -40,11 +40,18 @@ def store_at(
 
 
 @pytest.fixture
-def key(rclone_s3: S3Server) -> StagingKey:
+async def key(rclone_s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> StagingKey:
     """An object of 6 MiB."""
-    name = f"faults-{random.getrandbits(48):x}"
-    (rclone_s3.directory / BUCKET / name).write_bytes(CONTENT)
-    return StagingKey(name)
+    directory = tmp_path_factory.mktemp("source")
+    (directory / "source").write_bytes(CONTENT)
+    source = await FILES.open_source(RootedPath(directory, PurePosixPath("source")))
+    assert source is not None
+    key = StagingKey(f"faults/{random.getrandbits(48):x}")
+    store = store_at(rclone_s3.url)
+    await store.put(key, source)
+    await source.close()
+    await store.close()
+    return key
 
 
 @pytest.fixture
