@@ -144,6 +144,7 @@ class LocalCluster:
             "LOCALAI_BACKENDS_PATH": str(home / "backends"),
             "LOCALAI_MODELS_PATH": str(home / "models"),
             "LOCALAI_HEARTBEAT_INTERVAL": "2s",
+            "LOCALAI_WORKER_ADOPTION_WINDOW": "30s",  # nothing outlives the cluster for long
         }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("LOCALAI_")}
         log = home / "worker.log"
