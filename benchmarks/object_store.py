@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import anyio
 import psutil
@@ -129,7 +130,7 @@ class Bench:
 class Memory:
     """The most memory this process had of its own while in the `with` block, above what it had before."""
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> Self:
         self._before, self.grown_bytes, self._over = self._now(), 0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -149,7 +150,7 @@ class Memory:
 
 async def measure(report: Report, quick: bool) -> None:
     rounds = 1 if quick else 3
-    size_bytes = (128 if quick else 1024) * MIB
+    size_bytes = (96 if quick else 1024) * MIB
     with tempfile.TemporaryDirectory(prefix="localai-worker-bench-") as name:
         directory = Path(name).resolve()
         objects = directory / "objects"
@@ -159,13 +160,16 @@ async def measure(report: Report, quick: bool) -> None:
         keys = [f"small/{number:04}" for number in range(count)]
         for key in keys:
             _write(objects / BUCKET / key, SMALL_BYTES)
-        async with s3_server(objects, _free_port()) as server:
+        _write(objects / BUCKET / "throttled", (192 if quick else 1024) * MIB)
+        with (objects / BUCKET / "huge").open("wb") as file:
+            file.truncate((64 if quick else 10 * 1024) * MIB)
+        async with s3_server(objects, _free_port()) as server:  # it does not see what comes later
             bench = Bench(directory, server.port)
             await bench.streams(server.port, "large")  # the server hashes what it has not seen
             await _loopback(report, bench, rounds, size_bytes)
-            await _throttled(report, bench, (64 if quick else 1024) * MIB, objects)
+            await _throttled(report, bench)
             await _small(report, bench, keys)
-            await _repeated(report, bench, objects, (64 if quick else 10 * 1024) * MIB)
+            await _repeated(report, bench, (objects / BUCKET / "huge").stat().st_size)
 
 
 async def _loopback(report: Report, bench: Bench, rounds: int, size_bytes: int) -> None:
@@ -188,9 +192,8 @@ async def _loopback(report: Report, bench: Bench, rounds: int, size_bytes: int) 
     report.at_most("memory grown by one ensure (MiB)", grown_bytes / MIB, 64)
 
 
-async def _throttled(report: Report, bench: Bench, size_bytes: int, objects: Path) -> None:
+async def _throttled(report: Report, bench: Bench) -> None:
     name = "throttled"
-    _write(objects / BUCKET / name, size_bytes)
     with slow_network(bench.port, rate=RATE) as port:
         await bench.streams(bench.port, name)
         single_s = await bench.streams(port, name)
@@ -213,9 +216,7 @@ async def _small(report: Report, bench: Bench, keys: list[str]) -> None:
     report.at_least("small objects, 20 ms away: ensures at once / one after the other", serial_s / ours_s, 5)
 
 
-async def _repeated(report: Report, bench: Bench, objects: Path, size_bytes: int) -> None:
-    with (objects / BUCKET / "huge").open("wb") as file:
-        file.truncate(size_bytes)
+async def _repeated(report: Report, bench: Bench, size_bytes: int) -> None:
     store = S3ObjectStore(bench.bucket(bench.port))
     cache = bench.cache(store)
     requests: list[str] = []
