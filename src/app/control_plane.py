@@ -92,6 +92,10 @@ class ControlPlane:
             del self._served[node_id]
             served.ended.set()
 
+    def serves(self, node_id: NodeId) -> bool:
+        """Whether the commands of `node_id` are taken."""
+        return node_id in self._served and not self._served[node_id].left
+
     async def leave(self, node_id: NodeId) -> None:
         """Take no more commands for `node_id`; those at work are finished. The node goes by another id."""
         served = self._served[node_id]

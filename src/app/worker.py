@@ -1,12 +1,14 @@
 """The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
 
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 
 from ..domain.bus_login import BusLogin
@@ -20,6 +22,7 @@ from ..domain.receive_files import ReceiveFiles
 from ..domain.recover import RecoverBackends
 from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from .control_plane import ControlPlane
 from .storage import Storage
 
@@ -54,11 +57,13 @@ class Worker:
     control: ControlPlane
     supervisor: Supervisor
     files: ReceiveFiles
+    sweeper: SweepFiles
     http: FileServer
     custody: Custody
     recovery: RecoverBackends
     resumption: ResumeNode
     stop_requested: anyio.Event
+    prefetch: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
     storage: Storage | None = None
     dismissed: anyio.Event = field(default_factory=anyio.Event)
     hurry: anyio.Event = field(default_factory=anyio.Event)
@@ -66,13 +71,14 @@ class Worker:
     http_after_s: float = 1.0
     deregister_s: float = 25.0
     close_s: float = 10.0
+    _moving: anyio.Lock = field(default_factory=anyio.Lock)  # from one node id to the next
 
     async def run(self, *, task_status: TaskStatus[NodeId] = anyio.TASK_STATUS_IGNORED) -> None:
         """Come up, serve until stopped or cancelled, go down; reports the node id once it takes commands.
 
-        Up: state directory, directories and HTTP port, backends of an earlier worker, message bus,
-        registration (or resumption), subscriptions, HTTP, heartbeats. The node registers only when it could
-        serve, because a router may pick it at once (H-20).
+        Up: state directory, directories and HTTP port, backends of an earlier worker, models to prefetch,
+        message bus, registration (or resumption), subscriptions, HTTP, heartbeats. The node registers only
+        when it could serve, because a router may pick it at once (H-20).
 
         Raises:
             WorkerError: why it cannot come up, or what ended it.
@@ -92,20 +98,27 @@ class Worker:
         commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
+            serving.start_soon(self.sweeper.sweep_forever)
             async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:
                         life.start_soon(_cancel_when_set, self.stop_requested, life.cancel_scope)
                         await self.recovery.run()
-                        await self.resumption.resume(self.supervisor.replicas)
-                        node_id = await self.login.enter()
-                        await serving.start(self.control.serve, node_id)
+                        registered_again = partial(self._registered_again, serving)
+                        beat = partial(self.heartbeats.beat_forever, registered_again)
+                        resumed = await self.resumption.resume(self.supervisor.replicas) is not None
+                        if resumed:  # its models serve already, however long the bus is away
+                            life.start_soon(beat)
+                            life.start_soon(self.prefetch)
+                        else:
+                            await self.prefetch()  # upstream's order: what is prefetched is there first
+                        node_id = await self._take_commands(serving)
                         commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)
                         task_status.started(node_id)
-                        registered_again = partial(self._registered_again, serving)
                         life.start_soon(self.login.keep, registered_again)
-                        await self.heartbeats.beat_forever(registered_again)
+                        if not resumed:
+                            life.start_soon(beat)
                 finally:
                     # Often we are here because of cancellation, which would abort these awaits too; each
                     # step has a bound of its own.
@@ -116,23 +129,31 @@ class Worker:
     def _storage_running(self) -> AbstractAsyncContextManager[None]:
         return self.storage.running() if self.storage else nullcontext()
 
+    async def _take_commands(self, serving: TaskGroup) -> NodeId:
+        """Come in and serve; the node id, which may have changed while the bus was awaited."""
+        async with self._moving:
+            await self.login.enter()
+            await self.login.adopt()
+            node_id = self.enrolment.node_id
+            await serving.start(self.control.serve, node_id)
+            return node_id
+
     async def _registered_again(self, serving: TaskGroup, old: NodeId, new: NodeId) -> None:
         """Use what the registration brought; under a new id commands are taken before the old one is left.
 
         A minted login is for one id only: with it the old id is left first, which nobody uses any more.
         """
-        if new == old:
-            return await self.login.adopt()
-        if self.login.by_frontend:
-            await self.control.leave(old)
+        async with self._moving:
+            leave = partial(self.control.leave, old) if self.control.serves(old) and new != old else _nothing
+            if self.login.by_frontend:
+                await leave()
+                leave = _nothing
             await self.login.adopt()
+            if self.control.serves(new):
+                return
             await serving.start(self.control.serve, new)
-        else:
-            await self.login.adopt()
-            await serving.start(self.control.serve, new)
-            await self.control.leave(old)
-        log.info("commands are taken as node %s now", new)
-        return None
+            await leave()
+            log.info("commands are taken as node %s now", new)
 
     async def _serve_http(self, commands_taken: anyio.Event) -> None:
         """Serve HTTP once commands are taken, or soon anyway while bus or frontend let us wait.
@@ -176,6 +197,10 @@ class Worker:
         await self.supervisor.stop_all(force=self.hurry.is_set())
         with anyio.move_on_after(self.deregister_s):
             await self.enrolment.deregister()
+
+
+async def _nothing() -> None:
+    """Nothing is left to leave."""
 
 
 async def _cancel_when_set(event: anyio.Event, scope: anyio.CancelScope) -> None:

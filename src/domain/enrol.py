@@ -210,6 +210,7 @@ class Enrolment:
             return False
         if rows:
             self.registered = replace(self.registered, status=_HEALTHY)
+            await self._keep_identity(await self.request(), self.registered)
             if self.identities is not None:
                 await self.identities.approved(_HEALTHY)
         else:
@@ -233,13 +234,16 @@ class Enrolment:
         request = await self.request()
         was_pending = self.registered is not None and self.registered.status == PENDING
         self.registered = await self.frontend.register(request)
-        if self.identities is not None:
-            await self.identities.save(NodeIdentity.of(self.frontend_url, request, self.registered))
+        await self._keep_identity(request, self.registered)
         pending = self.registered.status == PENDING
         level = logging.DEBUG if pending and was_pending else logging.INFO
         log.log(level, "registered: node=%s status=%s", self.registered.id, self.registered.status)
         if pending and not was_pending:
             log.warning("this node waits for an admin's approval; the frontend sends no work until then")
+
+    async def _keep_identity(self, request: RegisterRequest, reply: RegisterReply) -> None:
+        if self.identities is not None:
+            await self.identities.save(NodeIdentity.of(self.frontend_url, request, reply))
 
     def _departure(self) -> Departure:
         return Departure(self.frontend, self.node_id, self.busy, self.drain_s)

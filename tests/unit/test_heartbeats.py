@@ -292,6 +292,9 @@ async def test_rows_tell_of_an_approval_and_are_not_dropped() -> None:
     assert enrolment.worries == ()
     assert len(node.calls("register")) == 1
     assert node.row.models
+    kept = await node.identities.load()
+    assert kept is not None
+    assert kept.status == "healthy"
 
 
 async def test_a_frontend_that_hides_its_rows_is_not_registered_with_again() -> None:

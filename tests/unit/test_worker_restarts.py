@@ -8,18 +8,21 @@ import anyio
 import pytest
 from dependency_injector import providers
 
-from localai_worker.adapters.memory.bus import InMemoryBroker
+from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.frontend import InMemoryFrontend
 from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.app.startup import leaves
 from localai_worker.app.testing import VIRTUAL_TIME, AnyioBackend, memory_settings
 from localai_worker.app.worker import Worker
 from localai_worker.domain.enrol import NotRegistered
+from localai_worker.domain.errors import NoResponders
 from localai_worker.domain.messages.node_status import LoadedModel
+from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.state_lock import StateInUse
 
@@ -136,6 +139,63 @@ async def test_with_keep_backends_a_signal_leaves_them_up_and_the_node_in_place(
     async with place.worker() as worker:
         assert await place.install(node_id) == address
         assert place.calls == ["models"]
+        worker.stop_requested.set()
+
+
+async def test_a_resumed_node_keeps_its_rows_while_the_bus_is_away(place: Place) -> None:
+    """S-K23: it beats from the start, so the frontend does not take the node for lost."""
+    async with place.worker(LOCALAI_WORKER_KEEP_BACKENDS="true") as worker:
+        node_id = worker.enrolment.node_id
+        address = await place.install(node_id)
+        place.registry.put_model(node_id, LoadedModel(model_name="tiny", address=address, state="loaded"))
+        worker.stop_requested.set()
+    place.broker.offline = True
+    worker = await place.build()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        for _ in range(20):
+            await anyio.sleep(15)
+            place.registry.monitor(place.registry.clock.now())
+            assert place.registry.row(node_id).status == "healthy"
+        place.broker.offline = False
+        await anyio.sleep(1)
+        assert await place.install(node_id) == address
+        assert "register" not in place.calls[1:]
+        assert place.registry.row(node_id).models
+        worker.stop_requested.set()
+
+
+@pytest.mark.parametrize("mints", [False, True])
+async def test_a_resumed_node_that_is_forgotten_while_the_bus_is_away_serves_under_its_new_id(
+    place: Place, mints: bool
+) -> None:
+    """H-18: and under that one only, with the login for it."""
+    users = NatsUsers(now_s=lambda: place.registry.clock.now().timestamp())
+    own = users.mint("frontend")
+    if mints:
+        place.registry.credentials = users.mint_worker
+        place.broker.admits = lambda given: given is not None
+    async with place.worker(LOCALAI_WORKER_KEEP_BACKENDS="true") as worker:
+        old = worker.enrolment.node_id
+        await place.install(old)
+        worker.stop_requested.set()
+    place.broker.offline = True
+    worker = await place.build()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.sleep(15)
+        place.registry.admin_delete(old)
+        await anyio.sleep(60)
+        new = worker.enrolment.node_id
+        assert new != old
+        place.broker.offline = False
+        await anyio.sleep(1)
+        bus = InMemoryMessageBus(place.broker)
+        await bus.login(own)
+        await bus.open()
+        await bus.request(NodeSubjects(new).list, b"{}", timeout_s=5)
+        with pytest.raises(NoResponders):
+            await bus.request(NodeSubjects(old).list, b"{}", timeout_s=5)
         worker.stop_requested.set()
 
 
