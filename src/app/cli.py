@@ -63,6 +63,31 @@ def config(
     raise typer.Exit(exit_code(check))
 
 
+@app.command(cls=OptionTableCommand, context_settings=_WIDE)
+def status(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Print how the worker of this machine is: processes and their graphics memory, deaths, worries."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from .status_report import ask_status, status_json, write_status
+
+        found, _, warnings = survey(given_flags(context))
+        say_warnings(warnings)
+        told = ask_status(found.require().settings)
+        if as_json:
+            typer.echo(status_json(told))
+        else:
+            write_status(told, Console(highlight=False))
+        return 0
+
+    raise typer.Exit(exit_code(work))
+
+
 @app.command()
 def demo(
     *,

@@ -22,6 +22,7 @@ from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
+from ..domain.describe_node import DescribeNode
 from ..domain.download_file import DownloadFile
 from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
@@ -174,10 +175,12 @@ def _open_files() -> Any:
     return LocalOpenFiles()
 
 
-def _file_app(files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, settings: Settings) -> Any:
+def _file_app(
+    files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, node: DescribeNode, settings: Settings
+) -> Any:
     from ..adapters.http_server.routes import node_routes
 
-    return node_routes(files, logs, readiness, settings.registration_token)
+    return node_routes(files, logs, readiness, settings.registration_token, node)
 
 
 def _parts_with_worries(*parts: Any) -> list[Any]:
@@ -543,7 +546,16 @@ class Container(containers.DeclarativeContainer):
         models_path=settings.provided.models_path,
         parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
     )
-    file_app = providers.Singleton(_file_app, files, logs, readiness, settings)
+    description = providers.Singleton(
+        DescribeNode,
+        name=settings.provided.node_name,
+        supervisor=supervisor,
+        deaths=deaths,
+        enrolment=enrolment,
+        hardware=hardware,
+        readiness=readiness,
+    )
+    file_app = providers.Singleton(_file_app, files, logs, readiness, description, settings)
     http = providers.Singleton(_http_server, file_app.provider, settings)
     control = providers.Singleton(
         ControlPlane,

@@ -43,6 +43,7 @@ class Tree:
         self._inodes = count(2)  # as on a disk, where the root is number 2
         self._clock = clock
         self._latest_ns = 0
+        self.changes = 0  # to names, contents and modes, since it was made
         self.root = self.new_directory(0o755)
 
     def _tick(self) -> int:
@@ -105,12 +106,14 @@ class Tree:
     def attach(self, real: PurePosixPath, node: Node) -> None:
         """Put `node` at the real path, in place of what was there; its directory exists."""
         directory = self._directory_of(real)
+        self.changes += 1
         directory.entries[real.name] = node
         directory.modified_ns = self._tick()
 
     def detach(self, real: PurePosixPath) -> Node:
         """Take what stands at the real path, which exists, out of the tree."""
         directory = self._directory_of(real)
+        self.changes += 1
         directory.modified_ns = self._tick()
         return directory.entries.pop(real.name)
 
@@ -121,6 +124,7 @@ class Tree:
 
     def touch(self, node: FileNode) -> None:
         """Date `node` now."""
+        self.changes += 1
         node.modified_ns = self._tick()
 
     def walk(self, top: PurePosixPath) -> list[tuple[PurePosixPath, Node]]:
