@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from .errors import ArtifactUnavailable, GalleryUnreadable, WorkerError
@@ -190,11 +190,8 @@ class _Search:
                 unreadable = error
                 continue
             prefix = f"{gallery.name}@".casefold() if "@" in wanted else ""
-            told = Gallery(gallery.name, index.url, gallery.mirrors, gallery.verification)
-            for fields in index.entries:
-                own = fields.get("name")
-                if isinstance(own, str) and prefix + own.casefold() == wanted:
-                    return ModelEntry.from_mapping(fields, told)
+            if wanted.startswith(prefix) and (named := index.named(wanted.removeprefix(prefix))):
+                return ModelEntry.from_mapping(named[0], replace(gallery, url=index.url))
         raise unreadable or NoSuchModel(name)
 
 
