@@ -12,7 +12,7 @@ from .backend_tools.command import backends
 from .option_commands import OptionTableCommand, given_flags
 from .resolve_settings import require_files
 from .settings import Bus
-from .simulator.scenario.command import simulate
+from .simulator.command import simulate
 from .startup import exit_code, say_warnings, start_worker, survey
 
 _WIDE = {"max_content_width": 120}  # columns of the help, where the terminal has them
@@ -27,8 +27,6 @@ app = typer.Typer(
 )
 
 app.add_typer(backends, name="backends")
-
-
 app.add_typer(simulate, name="simulate")
 
 

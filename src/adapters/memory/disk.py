@@ -21,11 +21,17 @@ class Disk:
         self.capacity_bytes = capacity_bytes
         self.locked: set[PurePosixPath] = set()  # directories of partial files that are being written
         self._numbers = count(1)
+        self._counted_at = -1  # `changes` of the tree when `_used_bytes` was right
+        self._used_bytes = 0
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all files, those being received included."""
-        return sum(len(node.content) for _, node in self.tree.walk(ROOT) if isinstance(node, FileNode))
+        if self._counted_at != self.tree.changes:
+            self._counted_at = self.tree.changes
+            nodes = (node for _, node in self.tree.walk(ROOT))
+            self._used_bytes = sum(len(node.content) for node in nodes if isinstance(node, FileNode))
+        return self._used_bytes
 
     def beneath(self, place: RootedPath) -> PurePosixPath:
         """The real path of `place`.

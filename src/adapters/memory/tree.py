@@ -66,6 +66,8 @@ class Tree:
 
         A circle of links ends at one of them.
         """
+        if self._is_plain(path):
+            return PurePosixPath(path)
         reached, links = ROOT, 0
         waiting = list(reversed((ROOT / path).parts[1:]))
         while waiting:
@@ -84,6 +86,17 @@ class Tree:
                 reached = ROOT
             waiting.extend(part for part in reversed(node.target.parts) if part != "/")
         return reached
+
+    def _is_plain(self, path: PurePath) -> bool:
+        """Whether `path` is absolute and meets no link and no `..`: then it is real as it stands."""
+        node: Node | None = self.root
+        for part in path.parts[1:]:
+            if part == "..":
+                return False
+            node = node.entries.get(part) if isinstance(node, DirectoryNode) else None
+            if isinstance(node, LinkNode):
+                return False
+        return path.is_absolute()
 
     def at(self, real: PurePosixPath) -> Node | None:
         """What stands at the real path, itself possibly a link; None when nothing does."""
