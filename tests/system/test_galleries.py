@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from localai_worker.app.simulator.local_cluster import LocalCluster
@@ -64,6 +65,18 @@ async def test_models_are_there_when_the_worker_is_ready(node: Node) -> None:
     assert node.said('model not prefetched: model=unheard-of error=no model found with name "unheard-of"')
     log = node.log
     assert log.index("model prefetched: model=tiny") < log.index("worker ready")
+
+
+async def test_the_frontend_finds_what_was_prefetched_under_the_models_name(node: Node) -> None:
+    """M-7.4, M-7.5."""
+    url = f"http://{node.worker.http_address}/v1/files/models/org/tiny/tiny.gguf"
+    headers = {"Authorization": f"Bearer {node.cluster.token}"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        found = await client.head(url, headers=headers)
+    assert found.status_code == 200
+    assert found.headers["X-Content-SHA256"] == hashlib.sha256(WEIGHTS).hexdigest()
+    models = node.backends.parent / "models"
+    assert (models / "org/tiny/tiny.gguf").samefile(models / "tiny.gguf")
 
 
 async def test_a_meta_backend_comes_from_a_gallery_on_the_web_and_its_install_is_told(
