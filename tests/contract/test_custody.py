@@ -335,7 +335,7 @@ async def test_a_worker_that_comes_while_the_keeper_ends_things_waits_for_it(tmp
 
 
 async def test_a_state_directory_that_is_removed_costs_a_living_worker_nothing(tmp_path: Path) -> None:
-    """Cleaners of temporary directories do that. When the worker ends, its backends do too, by their marks."""
+    """Cleaners of temporary files do that. When the worker ends, its backends do too, by their marks."""
     stage = LocalStage(tmp_path)
     backends = Backends(stage)
     stage.start_worker()

@@ -64,7 +64,7 @@ class Keeper:
         try:
             descriptor = os.open(self.directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            # Somebody removed the directory. Nobody can come back to it, but the worker that was here may live.
+            # Somebody removed the directory. None can come back to it, but its last worker may live.
             entry = read_process(self.note.pid)
             return entry is not None and entry.running and entry.started == self.worker_started
         try:
