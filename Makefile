@@ -10,7 +10,7 @@ PINS := requirements/dev.txt requirements/model.txt
 export UV_LINK_MODE := copy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-large check fmt bench lock proto clean
+.PHONY: help demo test test-large sim check fmt bench lock proto clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ test: $(READY)  ## the test suite (under 5 minutes)
 
 test-large: $(READY)  ## what needs gigabytes or many minutes
 	$(BIN)/python -m pytest -m large
+
+sim: $(READY)  ## 200 seeds of 20 simulated nodes for 2 virtual hours each, with all faults
+	$(BIN)/localai-worker simulate fleet --nodes 20 --hours 2 --seeds $(or $(SEEDS),200) --jobs $(or $(JOBS),2) --faults storm
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -45,6 +45,10 @@ class Stage:
     client: Client
 
     @property
+    def backends(self) -> Path:
+        return self.cluster.home("node") / "backends"
+
+    @property
     def subjects(self) -> NodeSubjects:
         return NodeSubjects(self.node)
 
@@ -60,7 +64,7 @@ async def measure(report: Report, quick: bool) -> None:
             with _peer("benchmarks.echo", f"nats://127.0.0.1:{stage.cluster.nats_port}", _ECHO):
                 quiet = await _take_turns(stage, rounds)
                 _report_quiet(report, quiet)
-                async with _slow_installs(stage, layer_bytes=(20 if quick else 120) * _SLOW_BYTES_S):
+                async with _slow_installs(stage, layer_bytes=(12 if quick else 60) * _SLOW_BYTES_S):
                     busy = await _take_turns(stage, rounds)
             for name in ("list", "install"):
                 p99 = percentile(busy[name], 0.99)
@@ -104,9 +108,10 @@ async def _take_turns(stage: Stage, rounds: int) -> dict[str, list[float]]:
 
 async def _with_backends(report: Report, stage: Stage, few: int, many: int) -> None:
     """Cost of models.running and of stop-all, with `few` and with `many` backends running."""
-    bare_s = await _time_of_inventory(stage)
+    await _time_of_stop_all(stage)
     inventory_s, stop_s = {}, {}
     for count in (few, many):
+        bare_s = await _time_of_inventory(stage)
         await _start(stage, count)
         inventory_s[count] = max((await _time_of_inventory(stage) - bare_s) / count, 1e-9)
         stop_s[count] = await _time_of_stop_all(stage) / count
@@ -139,7 +144,7 @@ async def _install(stage: Stage, number: int) -> None:
 async def _time_of_inventory(stage: Stage) -> float:
     """Median of asking what runs."""
     taken = []
-    for _ in range(200):
+    for _ in range(400):
         began_s = time.perf_counter()
         await stage.ask(stage.subjects.models_running)
         taken.append(time.perf_counter() - began_s)
@@ -148,7 +153,8 @@ async def _time_of_inventory(stage: Stage) -> float:
 
 async def _time_of_stop_all(stage: Stage) -> float:
     """From the command to the end of the last process."""
-    backends = psutil.Process(stage.worker_pid).children()
+    children = psutil.Process(stage.worker_pid).children()
+    backends = [child for child in children if "server.py" in child.cmdline()]
     began_s = time.perf_counter()
     await stage.client.publish(stage.subjects.stop, b"null")
     with anyio.fail_after(_PATIENCE_S):
@@ -159,7 +165,7 @@ async def _time_of_stop_all(stage: Stage) -> float:
 
 @asynccontextmanager
 async def _slow_installs(stage: Stage, *, layer_bytes: int) -> AsyncIterator[None]:
-    """Eight installs of images that come at 1 MB/s each, for as long as the block lasts."""
+    """Eight installs of images that come at 1 MB/s each, at work during the block and over after it."""
     port = free_port()
     with _peer("benchmarks.slow_registry", str(port), str(_SLOW_BYTES_S), str(layer_bytes)):
         async with anyio.create_task_group() as installs:
@@ -172,7 +178,8 @@ async def _slow_installs(stage: Stage, *, layer_bytes: int) -> AsyncIterator[Non
                 installs.start_soon(stage.ask, stage.subjects.install, json.dumps(request).encode())
             await anyio.sleep(2)
             yield
-            installs.cancel_scope.cancel()
+            staged = {path.name for path in stage.backends.glob("slow-*")}
+            assert not staged, "the installs were over before the measurement; make their layer larger"
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 def _layer(size: int) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in (("run.sh", b"#!/bin/sh\nexec sleep 600\n"), ("padding", bytes(size))):
+        for name, content in (("run.sh", b"#!/bin/sh\nexit 1\n"), ("padding", bytes(size))):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o755
             archive.addfile(member, io.BytesIO(content))
@@ -82,8 +82,13 @@ def serve(port: int, rate: int, size: int) -> None:
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Registry)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Clients may leave."""
+
+    server = Server(("127.0.0.1", port), Registry)
     print("up", flush=True)
     server.serve_forever()
 

@@ -9,13 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Page:
-    """What one path answers. `tag`: its ETag; `chunks` go out as they come, also without end."""
+    """What one path answers. `tag`: its ETag; `chunks` go out as they come, also without end.
+
+    A range from some byte on is answered with that part if it `gives_parts`.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     tag: str = ""
     chunks: Iterator[bytes] | None = None
+    gives_parts: bool = True
     stall: bool = False  # nothing at all is answered until the server ends
 
 
@@ -73,26 +77,34 @@ def web_server() -> Iterator[Web]:
                 self.send_response(304)
                 self.end_headers()
                 return
-            self.send_response(page.status)
+            body, status, start = page.body, page.status, headers.get("range", "")
+            if start and page.gives_parts and status == 200:
+                first = int(start.removeprefix("bytes=").removesuffix("-"))
+                body, status = (body[first:], 206) if first < len(body) else (b"", 416)
+            self.send_response(status)
+            if status == 206:
+                last = len(page.body) - 1
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(page.body)}")
             for name, value in page.headers.items():
                 self.send_header(name, value)
             if page.tag:
                 self.send_header("ETag", page.tag)
             if page.chunks is None and "Content-Length" not in page.headers:
-                self.send_header("Content-Length", str(len(page.body)))
+                self.send_header("Content-Length", str(len(body)))
             else:
                 self.close_connection = True
             self.end_headers()
             if not with_body:
                 return
             try:
-                for chunk in [page.body] if page.chunks is None else page.chunks:
+                for chunk in [body] if page.chunks is None else page.chunks:
                     self.wfile.write(chunk)
             except OSError:
                 self.close_connection = True  # the client has had enough
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients may leave when they like
     web = Web(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -12,7 +12,7 @@ from .backend_tools.command import backends
 from .option_commands import OptionTableCommand, given_flags
 from .resolve_settings import require_files
 from .settings import Bus
-from .simulator.scenario.command import simulate
+from .simulator.command import simulate
 from .startup import exit_code, say_warnings, start_worker, survey
 
 _WIDE = {"max_content_width": 120}  # columns of the help, where the terminal has them
@@ -27,8 +27,6 @@ app = typer.Typer(
 )
 
 app.add_typer(backends, name="backends")
-
-
 app.add_typer(simulate, name="simulate")
 
 
@@ -61,6 +59,31 @@ def config(
         return 0
 
     raise typer.Exit(exit_code(check))
+
+
+@app.command(cls=OptionTableCommand, context_settings=_WIDE)
+def status(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Print how the worker of this machine is: processes and their graphics memory, deaths, worries."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from .status_report import ask_status, status_json, write_status
+
+        found, _, warnings = survey(given_flags(context))
+        say_warnings(warnings)
+        told = ask_status(found.require().settings)
+        if as_json:
+            typer.echo(status_json(told))
+        else:
+            write_status(told, Console(highlight=False))
+        return 0
+
+    raise typer.Exit(exit_code(work))
 
 
 @app.command()

@@ -22,17 +22,21 @@ from ..domain.custody import Custody
 from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
+from ..domain.describe_node import DescribeNode
+from ..domain.download_file import DownloadFile
 from ..domain.enrol import Enrolment
 from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
+from ..domain.install_model import InstallModel
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
+from ..domain.prefetch_models import PrefetchModels
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
 from ..domain.readiness import Readiness
@@ -43,8 +47,9 @@ from ..domain.resume import ResumeNode
 from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from ..domain.validate_paths import FileRoots
-from . import integrity_parts
+from . import integrity_parts, model_parts
 from .artifact_parts import ArtifactParts
 from .commands.backend import BackendCommands
 from .commands.model import ModelCommands
@@ -170,10 +175,12 @@ def _open_files() -> Any:
     return LocalOpenFiles()
 
 
-def _file_app(files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, settings: Settings) -> Any:
+def _file_app(
+    files: ReceiveFiles, logs: BackendLogs, readiness: Readiness, node: DescribeNode, settings: Settings
+) -> Any:
     from ..adapters.http_server.routes import node_routes
 
-    return node_routes(files, logs, readiness, settings.registration_token)
+    return node_routes(files, logs, readiness, settings.registration_token, node)
 
 
 def _parts_with_worries(*parts: Any) -> list[Any]:
@@ -221,6 +228,10 @@ def _spread(pause_s: float) -> float:
 def _roots(settings: Settings) -> FileRoots:
     base = settings.models_path.parent
     return FileRoots(models=settings.models_path, data=base / "data", staging=base / "staging")
+
+
+def _upload_limit(settings: Settings) -> int | None:
+    return settings.upload_limit_bytes or None
 
 
 def _cached_models(settings: Settings) -> Path:
@@ -327,7 +338,20 @@ class Container(containers.DeclarativeContainer):
     )
     identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
     files = providers.Singleton(
-        ReceiveFiles, filesystem=filesystem, roots=providers.Callable(_roots, settings)
+        ReceiveFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        max_upload_bytes=providers.Callable(_upload_limit, settings),
+    )
+    sweeper = providers.Singleton(
+        SweepFiles,
+        filesystem=filesystem,
+        roots=providers.Callable(_roots, settings),
+        clock=clock,
+        open_files=open_files,
+        keep_s=settings.provided.staging_keep_s,
+        limit_bytes=settings.provided.staging_limit_bytes,
+        partial_s=settings.provided.staging_keep_s,
     )
     installed = providers.Singleton(
         InstalledBackends,
@@ -440,6 +464,37 @@ class Container(containers.DeclarativeContainer):
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
+    model_indexes = providers.Singleton(
+        ReadGalleries,
+        documents=gallery_source,
+        filesystem=filesystem,
+        trusted_root=settings.provided.models_path,
+        copies=providers.Callable(_gallery_copies, settings.provided.models_path),
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    downloads = providers.Singleton(model_parts.downloads)
+    archives = providers.Singleton(model_parts.archives)
+    model_installer = providers.Singleton(
+        InstallModel,
+        filesystem=filesystem,
+        models_path=settings.provided.models_path,
+        documents=gallery_source,
+        download=providers.Singleton(DownloadFile, filesystem, downloads),
+        artifacts=artifacts,
+        archives=archives,
+        hugging_face=providers.Callable(hugging_face_endpoint, environment),
+    )
+    prefetch = providers.Singleton(
+        PrefetchModels,
+        ids=settings.provided.prefetch_models,
+        galleries=settings.provided.galleries,
+        indexes=model_indexes,
+        installer=model_installer,
+        downloads=downloads,
+        names=network,
+        hardware=hardware,
+        capability=detection.provided.capability,
+    )
     explanation = providers.Singleton(
         ExplainBackend,
         filesystem=filesystem,
@@ -491,7 +546,16 @@ class Container(containers.DeclarativeContainer):
         models_path=settings.provided.models_path,
         parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
     )
-    file_app = providers.Singleton(_file_app, files, logs, readiness, settings)
+    description = providers.Singleton(
+        DescribeNode,
+        name=settings.provided.node_name,
+        supervisor=supervisor,
+        deaths=deaths,
+        enrolment=enrolment,
+        hardware=hardware,
+        readiness=readiness,
+    )
+    file_app = providers.Singleton(_file_app, files, logs, readiness, description, settings)
     http = providers.Singleton(_http_server, file_app.provider, settings)
     control = providers.Singleton(
         ControlPlane,
@@ -512,11 +576,13 @@ class Container(containers.DeclarativeContainer):
         control=control,
         supervisor=supervisor,
         files=files,
+        sweeper=sweeper,
         http=http,
         custody=custody,
         recovery=recovery,
         resumption=resumption,
         stop_requested=stop_requested,
+        prefetch=prefetch.provided.run,
         storage=storage,
         dismissed=dismissed,
         keep_backends=settings.provided.keep_backends,

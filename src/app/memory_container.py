@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from ..adapters.memory.archives import InMemoryArchives
 from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
+from ..adapters.memory.downloads import InMemoryDownloads
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
@@ -70,7 +72,7 @@ class MemoryParts(containers.DeclarativeContainer):
     registry = providers.Singleton(_registry, settings)
 
     clock = providers.Singleton(LoopClock)
-    filesystem = providers.Singleton(InMemoryFileSystem)
+    filesystem = providers.Singleton(InMemoryFileSystem, clock=clock)
     network = providers.Singleton(InMemoryNetwork, machine)
     processes = providers.Singleton(InMemoryProcesses, machine, default=program)
     state_lock = providers.Singleton(_state_lock, machine, settings)
@@ -84,6 +86,8 @@ class MemoryParts(containers.DeclarativeContainer):
     gallery_source = providers.Singleton(InMemoryGalleries)
     attachments = providers.Singleton(InMemoryAttachments)
     signatures = providers.Singleton(InMemorySignatures)
+    downloads = providers.Singleton(InMemoryDownloads)
+    archives = providers.Singleton(InMemoryArchives, filesystem)
     http = providers.Singleton(InMemoryHttpServer, file_app)
     object_store = providers.Singleton(_object_store, settings)
     ranged_files = providers.Singleton(InMemoryRangedFiles, filesystem)

@@ -1,13 +1,20 @@
-"""Settings that this version reads and that have no effect: silence would be a false promise."""
+"""Settings that this installation cannot honour: silence would be a false promise."""
+
+from importlib.util import find_spec
 
 from .settings import Settings
 
 
-def without_effect(settings: Settings) -> list[str]:
+def can_verify() -> bool:
+    """Whether the library that verifies signatures is installed; it is not loaded for this."""
+    return find_spec("sigstore") is not None
+
+
+def cannot_honour(settings: Settings, *, can_verify: bool) -> list[str]:
     """A warning for each."""
-    unused = {
-        "--prefetch-models": (settings.prefetch_models, "models come from the frontend only"),
-    }
-    return [
-        f"{flag} has no effect in this version: {what}" for flag, (given, what) in unused.items() if given
-    ]
+    policies = [each.name for each in settings.backend_galleries if each.verification is not None]
+    if can_verify or not (policies or settings.require_backend_integrity):
+        return []
+    wants = f"galleries {', '.join(policies)} want" if policies else "--require-backend-integrity wants"
+    remedy = "images will be refused; install localai-worker[verify]"
+    return [f"{wants} signatures, and nothing here can verify them: {remedy}"]

@@ -146,6 +146,31 @@ OPTIONS: tuple[Option, ...] = (
         kind=Kind.PATH,
         help="This worker's logs and journals. Default: localai-worker beside the models.",
     ),
+    # files from the frontend
+    Option(
+        "upload_limit",
+        ("LOCALAI_WORKER_UPLOAD_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="50GiB",
+        help="How much one upload may bring, which a resumed file may do several times; 0 for no limit.",
+    ),
+    Option(
+        "staging_keep",
+        ("LOCALAI_WORKER_STAGING_KEEP",),
+        since="ours",
+        kind=Kind.DURATION,
+        default="24h",
+        help="How long inputs and results of requests stay in staging, and parts of broken uploads.",
+    ),
+    Option(
+        "staging_limit",
+        ("LOCALAI_WORKER_STAGING_LIMIT",),
+        since="ours",
+        kind=Kind.SIZE,
+        default="0",
+        help="What inputs and results of requests may take in staging, the oldest go first; 0 for no limit.",
+    ),
     # galleries
     Option(
         "backend_galleries",

@@ -46,6 +46,10 @@ class Settings:
     backends_system_path: Path | None
     state_path: Path
 
+    upload_limit_bytes: int
+    staging_keep_s: float
+    staging_limit_bytes: int
+
     backend_galleries: tuple[Gallery, ...]
     galleries: tuple[Gallery, ...]
     prefetch_models: tuple[str, ...]

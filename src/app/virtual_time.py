@@ -11,47 +11,21 @@ have no place in this loop: it would jump past them.
 """
 
 import asyncio
+import inspect
 import itertools
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import Context
-from typing import Any, TypeVar
+from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
+from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import anyio
 from anyio._backends import _asyncio as anyio_asyncio
 
 AnyioBackend = tuple[str, dict[str, Any]]
 Result = TypeVar("Result")
-
-
-class _JumpingSelector(selectors.BaseSelector):
-    """Adds the wait to `now_s` instead of waiting."""
-
-    def __init__(self) -> None:
-        self._real = selectors.DefaultSelector()
-        self.now_s = 0.0
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:  # only a signal's wake-up could still move anything
-            if ready := self._real.select(0):
-                return ready
-            raise RuntimeError("every task waits and no timer is set: the test would hang for ever")
-        if timeout > 0:
-            self.now_s += timeout
-        return []
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._real.get_map()
-
-    def close(self) -> None:
-        self._real.close()
 
 
 class _CountedTask(asyncio.Task[Any]):
@@ -65,17 +39,79 @@ class _CountedTask(asyncio.Task[Any]):
         return self._number
 
 
+class TaskFamily:
+    """A task and all that it starts, directly or not: what has to go when a simulated process is killed."""
+
+    def __init__(self, main: Coroutine[Any, Any, None]) -> None:
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        context = copy_context()
+        context.run(_family.set, self)
+        self.main = asyncio.get_running_loop().create_task(main, context=context)
+
+    async def end(self) -> None:
+        """Cancel them until none is left: natively, for anyio's shields do not stop a kill."""
+        while left := [task for task in self.tasks if not task.done()]:
+            for task in left:
+                if (
+                    inspect.getcoroutinestate(cast("Coroutine[Any, Any, Any]", task.get_coro()))
+                    != inspect.CORO_CREATED
+                ):
+                    task.cancel()  # one that has not begun does so first, or its inner coroutine never would
+            await asyncio.sleep(0)
+
+
+_family: ContextVar[TaskFamily | None] = ContextVar("family", default=None)
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer that its loop does not count when it is cancelled: it is passed over when its time comes."""
+
+    def cancel(self) -> None:
+        asyncio.Handle.cancel(self)
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`time()` starts at 0 and moves only when every task waits for it."""
+    """`time()` starts at 0 and moves only when every task waits for it.
+
+    Timers of one time run in the order in which they were set. One step of the loop is as asyncio's own, less
+    what a loop needs that waits for sockets: a fleet makes a million steps an hour.
+    """
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
+        self._now_s = 0.0
         self._numbers = itertools.count(1)
-        super().__init__(self._jumping)
+        self._timers: list[tuple[float, int, _Timer]] = []
+        super().__init__()
         self.set_task_factory(self._new_task)
 
     def time(self) -> float:
-        return self._jumping.now_s
+        return self._now_s
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = _Timer(when, callback, args, self, context)
+        heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def _run_once(self) -> None:
+        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
+        timers = self._timers
+        if not ready:
+            while timers and timers[0][2].cancelled():
+                heappop(timers)
+            if timers:
+                self._now_s = max(self._now_s, timers[0][0])
+            elif not self._stopping and not self._selector.select(0):  # type: ignore[attr-defined]
+                raise RuntimeError("every task waits and no timer is set: the program would hang for ever")
+        while timers and timers[0][0] <= self._now_s:
+            timer = heappop(timers)[2]
+            if not timer.cancelled():
+                ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # noqa: SLF001 - this is a loop
 
     def _new_task(
         self,
@@ -85,7 +121,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.Future[Any]:
         assert asyncio.iscoroutine(coro)
-        return _CountedTask(next(self._numbers), coro, loop=self, context=context)
+        task = _CountedTask(next(self._numbers), coro, loop=self, context=context)
+        family = _family.get() if context is None else context.get(_family)
+        if family is not None:
+            family.tasks.add(task)
+        return task
 
 
 VIRTUAL_TIME: AnyioBackend = ("asyncio", {"loop_factory": VirtualTimeLoop})

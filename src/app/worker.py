@@ -1,12 +1,14 @@
 """The worker's life: the order in which it comes up, and the one path on which it goes down (D10)."""
 
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 
 from ..domain.bus_login import BusLogin
@@ -20,6 +22,7 @@ from ..domain.receive_files import ReceiveFiles
 from ..domain.recover import RecoverBackends
 from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
+from ..domain.sweep_files import SweepFiles
 from .control_plane import ControlPlane
 from .storage import Storage
 
@@ -54,11 +57,13 @@ class Worker:
     control: ControlPlane
     supervisor: Supervisor
     files: ReceiveFiles
+    sweeper: SweepFiles
     http: FileServer
     custody: Custody
     recovery: RecoverBackends
     resumption: ResumeNode
     stop_requested: anyio.Event
+    prefetch: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
     storage: Storage | None = None
     dismissed: anyio.Event = field(default_factory=anyio.Event)
     hurry: anyio.Event = field(default_factory=anyio.Event)
@@ -71,9 +76,9 @@ class Worker:
     async def run(self, *, task_status: TaskStatus[NodeId] = anyio.TASK_STATUS_IGNORED) -> None:
         """Come up, serve until stopped or cancelled, go down; reports the node id once it takes commands.
 
-        Up: state directory, directories and HTTP port, backends of an earlier worker, message bus,
-        registration (or resumption), subscriptions, HTTP, heartbeats. The node registers only when it could
-        serve, because a router may pick it at once (H-20).
+        Up: state directory, directories and HTTP port, backends of an earlier worker, models to prefetch,
+        message bus, registration (or resumption), subscriptions, HTTP, heartbeats. The node registers only
+        when it could serve, because a router may pick it at once (H-20).
 
         Raises:
             WorkerError: why it cannot come up, or what ended it.
@@ -93,6 +98,7 @@ class Worker:
         commands_taken = anyio.Event()
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
+            serving.start_soon(self.sweeper.sweep_forever)
             async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:
@@ -103,6 +109,9 @@ class Worker:
                         resumed = await self.resumption.resume(self.supervisor.replicas) is not None
                         if resumed:  # its models serve already, however long the bus is away
                             life.start_soon(beat)
+                            life.start_soon(self.prefetch)
+                        else:
+                            await self.prefetch()  # upstream's order: what is prefetched is there first
                         node_id = await self._take_commands(serving)
                         commands_taken.set()
                         log.info("worker ready: node=%s address=%s", node_id, self.enrolment.profile.address)

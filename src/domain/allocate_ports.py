@@ -77,8 +77,7 @@ class PortPool:
                 self._leased[port] = key
                 return PortLease(key, port)
             foreign += 1
-        resting = sum(now_s - release.at_s < self.rest_s for release in self._released.values())
-        raise NoFreePort(key, self.ports, len(self._leased), resting, foreign)
+        raise NoFreePort(key, self.ports, len(self._leased), self.resting(now_s), foreign)
 
     def claim(self, lease: PortLease) -> None:
         """Take a port that a living process already holds, whatever its state here (adoption)."""
@@ -91,6 +90,10 @@ class PortPool:
             del self._leased[lease.port]
             self._released.pop(lease.port, None)  # the newest release goes to the end of the order
             self._released[lease.port] = _Release(lease.key, now_s)
+
+    def resting(self, now_s: float) -> int:
+        """How many ports are at rest."""
+        return sum(now_s - release.at_s < self.rest_s for release in self._released.values())
 
     @property
     def leased(self) -> dict[int, ReplicaKey]:

@@ -299,3 +299,8 @@ class VerifierUnavailable(WorkerError):
 
     def __str__(self) -> str:
         return f"no signature can be verified: {self.reason}"
+
+
+@dataclass(eq=False)
+class DownloadRefused(ArtifactUnavailable):
+    """A server that was reached and will not give the file; asking again cannot help."""

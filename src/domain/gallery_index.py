@@ -1,6 +1,6 @@
 """Gallery entries, and which of them a requested name means on this host."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -174,17 +174,14 @@ class GalleryIndexes:
             raise EmptyBackendName
         wanted = name.replace("/", "__").casefold()
         reading = _Reading(self.galleries, galleries, note)
-        if "@" in wanted:
-            requested = await self._first(reading, lambda prefix, entry: prefix + entry == wanted, wanted)
-        else:
-            requested = await self._first(reading, lambda _, entry: entry == wanted)
+        requested = await self._first(reading, wanted, qualified="@" in wanted)
         if requested is None:
             raise NoSuchBackend(name)
         if not requested.is_meta:
             return GalleryChoice(requested, requested)
         build = choose(self.capability, requested.capabilities)
         target = requested.capabilities[build].casefold() if build is not None else None
-        concrete = await self._first(reading, lambda _, entry: entry == target)
+        concrete = await self._first(reading, target) if target is not None else None
         if concrete is None:
             raise NoBackendForHost(requested.capabilities)
         if concrete.is_meta:
@@ -192,12 +189,16 @@ class GalleryIndexes:
         return GalleryChoice(requested, concrete)
 
     async def _first(
-        self, reading: "_Reading", is_wanted: Callable[[str, str], bool], qualified: str = ""
+        self, reading: "_Reading", wanted: str, *, qualified: bool = False
     ) -> GalleryEntry | None:
-        async for gallery, fields in reading.entries(qualified):
-            name = fields.get("name")
-            if isinstance(name, str) and is_wanted(f"{gallery.name}@".casefold(), name.casefold()):
-                entry = GalleryEntry.from_mapping(fields, gallery)
+        """The first entry for this host that is called `wanted` (case-folded)."""
+        for gallery in reading.galleries:
+            prefix = f"{gallery.name}@".casefold() if qualified else ""
+            if not wanted.startswith(prefix):
+                continue
+            index = await reading.index(gallery)
+            for fields in index.named(wanted.removeprefix(prefix)):
+                entry = GalleryEntry.from_mapping(fields, replace(gallery, url=index.url))
                 builds = entry.capabilities if entry.is_meta else None
                 why_not = misfit(self.capability, name=entry.name, uri=entry.uri, builds=builds)
                 reading.note(Considered(entry, why_not))
@@ -215,16 +216,8 @@ class _Reading:
     note: Callable[[Considered], None]
     _indexes: dict[Gallery, GalleryIndex] = field(default_factory=dict)
 
-    async def entries(self, qualified: str) -> AsyncIterator[tuple[Gallery, Mapping[str, object]]]:
-        """All entries in order; for a qualified name (case-folded) only those of galleries it can mean."""
-        for gallery in self.galleries:
-            if not qualified or qualified.startswith(f"{gallery.name}@".casefold()):
-                index = await self._index(gallery)
-                told = replace(gallery, url=index.url)
-                for fields in index.entries:
-                    yield told, fields
-
-    async def _index(self, gallery: Gallery) -> GalleryIndex:
+    async def index(self, gallery: Gallery) -> GalleryIndex:
+        """The index of `gallery`, as this search reads it."""
         if gallery not in self._indexes:
             self._indexes[gallery] = await self.reader.read(gallery)
         return self._indexes[gallery]

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import anyio
@@ -30,7 +31,7 @@ _LARGEST_COPY_BYTES = 64 << 20
 _MOST_REMEMBERED = 32  # requests may bring galleries of their own
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GalleryIndex:
     """The entries of a gallery, in file order.
 
@@ -39,6 +40,18 @@ class GalleryIndex:
 
     url: str
     entries: Sequence[Mapping[str, object]]
+
+    def named(self, name: str) -> Sequence[Mapping[str, object]]:
+        """The entries of this name (case-folded), in their order."""
+        return self._by_name.get(name, ())
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[Mapping[str, object]]]:
+        found: dict[str, list[Mapping[str, object]]] = {}
+        for entry in self.entries:
+            if isinstance(name := entry.get("name"), str):
+                found.setdefault(name.casefold(), []).append(entry)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from .file_hashes import FileHashes, normal_sha256
 from .file_names import hide_own_files
 from .ports.filesystem import FileKind, FileStat, FileSystem, OutgoingFile, RootedPath
 from .resume_upload import ResumeUploads
+from .sweep_files import OUTPUT_PREFIX, OUTPUT_SUFFIX
 from .upload import RangedUpload, Upload, WholeUpload
 from .upload_errors import InvalidHash, NamesDirectory, UploadTooLarge
 from .validate_paths import FileRoots, locate_key
@@ -152,7 +153,9 @@ class ReceiveFiles:
             NoSpace, FileUnwritable: it cannot be created.
         """
         await self.filesystem.make_directory(self.roots.staging)
-        return await self.filesystem.create_empty(self.roots.staging, prefix="localai-output-", suffix=".tmp")
+        return await self.filesystem.create_empty(
+            self.roots.staging, prefix=OUTPUT_PREFIX, suffix=OUTPUT_SUFFIX
+        )
 
     async def list_files(self, key: str) -> tuple[PurePosixPath, ...] | None:
         """Every file below the directory `key`, relative to it, in walk order; None when there is none.

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 import pytest
 
+from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.adapters.memory.processes import InMemoryProcesses
@@ -23,9 +24,12 @@ from localai_worker.adapters.processes.local import LocalProcesses
 from localai_worker.adapters.processes.proc_table import all_processes
 from localai_worker.adapters.processes.state_files import KEEPER_FILE, KEEPER_LOG, LOCK_FILE
 from localai_worker.adapters.processes.state_lock import LocalStateLock
+from localai_worker.domain.backend import ReplicaKey
+from localai_worker.domain.errors import FileUnwritable
 from localai_worker.domain.ports.keeper import Keeper
 from localai_worker.domain.ports.processes import Process, Processes, ProcessSpec, StopSignal, launch_mark
 from localai_worker.domain.ports.state_lock import StateInUse, StateLock, Tenure
+from localai_worker.domain.process_journal import JournalRecord, ProcessJournal
 
 WINDOW_S = 0.2
 _WORKER = """
@@ -226,6 +230,12 @@ async def test_the_directory_is_made_for_the_worker_alone(tmp_path: Path) -> Non
     assert (state / LOCK_FILE).stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_place_where_no_lock_can_be_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileUnwritable, match="LOCALAI_WORKER_STATE_PATH"):
+        await LocalStateLock(tmp_path / "file", 1, 1).take()
+
+
 async def test_an_owner_that_is_no_name_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "owner").write_bytes(b"\xff../../etc.\n")
     owner = (await LocalStateLock(tmp_path, 1, 1).take()).owner
@@ -259,6 +269,66 @@ async def test_a_worker_that_comes_back_in_time_keeps_its_backends(stage: Stage,
     await stage.lock().take()
     await anyio.sleep(4 * WINDOW_S)  # nothing must happen, and nothing tells when it has not
     assert process.group_alive()
+
+
+async def test_what_the_journal_names_ends_without_a_mark_and_nothing_else_does(tmp_path: Path) -> None:
+    """A backend may overwrite its environment, as setproctitle does; a number alone proves nothing."""
+    stage = LocalStage(tmp_path)
+    backends = Backends(stage)
+    lock, keeper = stage.lock(), stage.keeper()
+    await lock.take()
+    await keeper.post()
+    processes = [await backends.start(Tenure("somebody", "else")) for _ in range(3)]
+    ours, other_start, other_boot = (process.identity for process in processes)
+    assert ours is not None
+    assert other_start is not None
+    assert other_boot is not None
+    journal = ProcessJournal(LocalFileSystem(), stage.state / "processes")
+    for identity in (
+        ours,
+        replace(other_start, started=other_start.started + 1),
+        replace(other_boot, boot="another"),
+    ):
+        await journal.keep(
+            JournalRecord(
+                key=ReplicaKey("model"),
+                backend="tiny",
+                run_file=Path("/run.sh"),
+                directory_inode=1,
+                port=50051,
+                process=identity,
+            )
+        )
+    (stage.state / "processes" / "7.json").write_bytes(b'{"pid": 7, "started"')
+    (stage.state / "processes" / "8.json").write_bytes(b"[]")
+    await lock.release()
+    await until_gone(processes[0])
+    await until(stage.state, 0)
+    assert [process.group_alive() for process in processes] == [False, True, True]
+    assert not (stage.state / "processes" / f"{ours.pid}.json").exists()
+    for process in processes[1:]:
+        process.signal_group(StopSignal.KILL)
+        with anyio.fail_after(5):
+            await process.wait()
+
+
+async def test_a_worker_that_comes_while_the_keeper_ends_things_waits_for_it(tmp_path: Path) -> None:
+    """It must not adopt what is about to be killed."""
+    stage = LocalStage(tmp_path)
+    backends = Backends(stage)
+    stage.start_worker()
+    owner = (stage.state / "owner").read_text()
+    keeper = stage.keeper()
+    await keeper.post()
+    process = await backends.start(Tenure(owner, "1"), "stubborn")
+    stage.kill_worker()
+    log = stage.state / KEEPER_LOG
+    with anyio.fail_after(30):
+        while "ending process groups" not in log.read_text():
+            await anyio.sleep(0.01)
+    with anyio.fail_after(30):
+        await stage.lock().take()
+    assert not process.group_alive()
 
 
 async def test_a_keeper_that_was_dismissed_ends_nothing(stage: Stage, backends: Backends) -> None:

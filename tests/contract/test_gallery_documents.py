@@ -14,6 +14,7 @@ from localai_worker.adapters.galleries.http import HttpDocuments
 from localai_worker.adapters.memory.galleries import InMemoryGalleries
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource
 from localai_worker.domain.ports.galleries import GalleryDocuments
+from localai_worker.domain.yaml_values import typed
 from tests.web import Page, web_server
 
 INDEX = json.dumps([{"name": "demo", "version": 1.10, "alias": None}, {"name": "cpu-demo"}]).encode()
@@ -97,6 +98,40 @@ async def test_a_kind_nobody_reads_is_refused_by_name(stage: Stage, url: str) ->
         await stage.documents.fetch(url, trusted_root=stage.root)
     assert caught.value.uri == url
     assert "file://" in caught.value.supported
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"a": 1, "b": 0.7, "c": True, "d": None, "e": "", "f": [], "g": {}, "h": -3, "i": 1e-07},
+        {
+            "texts": [
+                "1",
+                "0.7",
+                "true",
+                "null",
+                "~",
+                "yes",
+                "0x1f",
+                "1_000",
+                "",
+                " x ",
+                "- x",
+                "a: b",
+                "#c",
+                "<<",
+            ]
+        },
+        {"z": {"y": [{"b": 1, "a": ["x", {"k": "two\nlines\n"}]}, [1, [2]]]}, "a": "\n", "u": "ü\t'\""},
+        {"long": "x " * 200, "lines": "a\n\n  b\nc", "trailing": "a \nb"},
+    ],
+)
+async def test_a_document_that_is_written_reads_the_same(stage: Stage, document: dict[str, object]) -> None:
+    written = await stage.documents.write(document)
+    read = typed(await stage.documents.parse(written, url="u"))
+    assert read == document
+    assert isinstance(read, dict)
+    assert list(read) == list(document)
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"\xff\xfe\xfa"])

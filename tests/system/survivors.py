@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import psutil
+from anyio import to_thread
 
 from localai_worker.app.simulator.local_cluster import WorkerProcess
-from tests.system.nodes import Node, group_of, log_of, until
+from tests.system.nodes import PATIENCE_S, Node, group_of, log_of, until
 
 MARK = "LOCALAI_WORKER_LAUNCH"
 
@@ -74,6 +77,13 @@ def keepers(worker: WorkerProcess) -> list[int]:
             if command[-1:] == [str(state_of(worker))] and process.status() != "zombie":
                 found.append(process.pid)
     return found
+
+
+async def until_slowly(condition: Callable[[], object]) -> None:
+    """As `until`, for a condition that goes through every process of the machine."""
+    with anyio.fail_after(PATIENCE_S):
+        while not await to_thread.run_sync(condition):
+            await anyio.sleep(0.2)
 
 
 async def kill(node: Node) -> None:

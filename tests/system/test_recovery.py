@@ -23,6 +23,7 @@ from tests.system.survivors import (
     next_life,
     state_of,
     survivors,
+    until_slowly,
 )
 
 Start = Callable[..., Awaitable[Node]]
@@ -83,7 +84,7 @@ async def test_a_killed_worker_finds_its_backend_again_and_nobody_notices(
     assert await again.worker.stop() == 0
     assert living(before.pid) == []
     assert journaled(again.worker) == set()
-    await until(lambda: not keepers(again.worker))
+    await until_slowly(lambda: not keepers(again.worker))
     assert "Traceback" not in again.log
 
 
@@ -112,13 +113,13 @@ async def test_the_keeper_ends_what_no_worker_comes_back_for(start: Start) -> No
     await node.install("stubborn")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(node.install, "starting")
-        await until(lambda: len(survivors(node.worker)) == 2)
+        await until_slowly(lambda: len(survivors(node.worker)) == 2)
         leaders = {survivor.pid for survivor in survivors(node.worker)}
         (keeper,) = keepers(node.worker)
         await kill(node)
         tasks.cancel_scope.cancel()
-    await until(lambda: not any(living(leader) for leader in leaders))
-    await until(lambda: not keepers(node.worker))
+    await until_slowly(lambda: not any(living(leader) for leader in leaders))
+    await until_slowly(lambda: not keepers(node.worker))
     told = (state_of(node.worker) / "keeper.log").read_text()
     assert f"keeper {keeper}: no worker came back: ending process groups {sorted(leaders)}" in told
     assert journaled(node.worker) == set()
@@ -132,7 +133,7 @@ async def test_a_stranger_on_the_port_of_a_dead_backend_is_never_taken_for_it(st
     before = await only_survivor(node)
     await kill(node)
     end_survivors(node.worker)
-    await until(lambda: living(before.pid) == [])
+    await until_slowly(lambda: living(before.pid) == [])
     command = [sys.executable, str(directory / "server.py"), "OK", "--addr", f"0.0.0.0:{before.port}"]
     async with await anyio.open_process(command, start_new_session=True) as stranger:
         try:

@@ -54,7 +54,7 @@ async def delete(node: MemoryNode, backend: str) -> BackendDeleteReply:
 
 
 async def test_a_delete_stops_the_models_of_the_backend_and_removes_its_files(node: MemoryNode) -> None:
-    """S-W13, S-B05, G-F5: processes belong to models, the backend's name finds them."""
+    """G-3.4.1, G-3.4.6, S-W13, S-B05, G-F5: processes belong to models, the backend's name finds them."""
     node.offer("whisper")
     await node.install("llama-cpp", "qwen")
     await node.install("llama-cpp", "qwen", replica_index=1)
@@ -72,7 +72,7 @@ async def test_a_delete_stops_the_models_of_the_backend_and_removes_its_files(no
 @pytest.mark.parametrize("name", ["llama-cpp", "cpu-llama-cpp", "test@cpu-llama-cpp", "CPU-llama-cpp"])
 @pytest.mark.parametrize("started_as", ["llama-cpp", "cpu-llama-cpp"])
 async def test_alias_and_directory_are_one_backend(node: MemoryNode, name: str, started_as: str) -> None:
-    """S-W13: whichever of its names it was started by and is deleted by."""
+    """G-3.4.2, S-W13: whichever of its names it was started by and is deleted by."""
     node.offer("cpu-llama-cpp", alias="llama-cpp")
     assert (await node.install("cpu-llama-cpp", "idle")).success
     await node.install(started_as, "qwen")
@@ -98,7 +98,7 @@ async def test_another_variant_under_the_same_alias_stays(node: MemoryNode, star
 
 
 async def test_an_alias_removes_the_directory_that_it_starts(node: MemoryNode) -> None:
-    """G-W23: of two under one alias the one that is preferred on this host, not the first by name."""
+    """G-3.4.3, G-W23: of two under one alias the one preferred on this host, not the first by name."""
     for name in ("aaa-tool", "cpu-tool"):
         node.offer(name, alias="tool")
         await node.install(name, name)
@@ -107,6 +107,7 @@ async def test_an_alias_removes_the_directory_that_it_starts(node: MemoryNode) -
 
 
 async def test_a_meta_backend_goes_with_the_build_it_points_to(node: MemoryNode) -> None:
+    """G-3.4.4."""
     node.offer("cpu-tool")
     node.offer_meta("tool", "cpu-tool")
     await node.install("tool", "m")
@@ -116,7 +117,7 @@ async def test_a_meta_backend_goes_with_the_build_it_points_to(node: MemoryNode)
 
 
 async def test_a_build_that_another_meta_backend_needs_stays(node: MemoryNode) -> None:
-    """G-W23: upstream breaks the other one."""
+    """G-3.4.5, G-W23: upstream breaks the other one."""
     node.offer("cpu-tool")
     for meta in ("tool", "tool-development"):
         node.offer_meta(meta, "cpu-tool")
@@ -129,6 +130,7 @@ async def test_a_build_that_another_meta_backend_needs_stays(node: MemoryNode) -
 
 
 async def test_a_meta_backend_without_its_build_goes_too(node: MemoryNode) -> None:
+    """G-3.4.4."""
     node.parts.filesystem().put(
         BACKENDS / "tool/metadata.json", b'{"name":"tool","meta_backend_for":"cpu-tool"}'
     )
@@ -146,6 +148,7 @@ async def test_a_meta_backend_that_an_alias_hides_goes_with_it(node: MemoryNode)
 
 
 async def test_a_system_backend_is_refused_and_runs_on(node: MemoryNode) -> None:
+    """G-3.4.2."""
     golden = json.loads((GOLDEN / "20_delete_system_backend.json").read_text())
     system = node.container.settings().backends_system_path
     assert system is not None
@@ -162,7 +165,7 @@ async def test_a_system_backend_is_refused_and_runs_on(node: MemoryNode) -> None
 async def test_deleting_what_is_not_installed_is_a_success(
     node: MemoryNode, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N-B36: one node without the backend must not turn the whole deletion red."""
+    """G-3.4.2, N-B36: one node without the backend must not turn the whole deletion red."""
     caplog.set_level("INFO")
     await node.install("llama-cpp", "qwen")
     reply = await delete(node, name)
@@ -202,7 +205,7 @@ async def test_a_broken_backend_can_be_deleted(node: MemoryNode) -> None:
 
 @pytest.mark.usefixtures("undying")
 async def test_a_process_that_lives_on_keeps_all_files(node: MemoryNode) -> None:
-    """S-W13: the deletion ends before the first file, and says which process is in the way."""
+    """G-3.4.6, S-W13: the deletion ends before the first file, and says which process is in the way."""
     await node.install("llama-cpp", "qwen")
     reply = await delete(node, "llama-cpp")
     assert not reply.success
@@ -282,7 +285,7 @@ def program(node: MemoryNode, name: str) -> bytes:
 
 
 async def test_an_upgrade_stops_replaces_and_starts_nothing(node: MemoryNode) -> None:
-    """G-F4: the processes are ended without Free, and told; the next install starts the new version."""
+    """G-2.1.9, G-F4: processes end without Free, and are told; the next install starts the new version."""
     node.offer("whisper")
     for backend, model, index in (("llama-cpp", "qwen", 0), ("llama-cpp", "qwen", 1), ("whisper", "tiny", 0)):
         await node.install(backend, model, replica_index=index)
@@ -424,7 +427,7 @@ async def test_a_process_started_from_the_old_version_during_an_upgrade_is_ended
 
 
 async def test_a_forced_install_replaces_and_starts_anew(node: MemoryNode) -> None:
-    """G-F4: what a newer frontend sends a worker without backend.upgrade."""
+    """G-2.1.9, G-F4: what a newer frontend sends a worker without backend.upgrade."""
     golden = json.loads((GOLDEN / "07_install_legacy_force.json").read_text())["reply"]
     await node.install("llama-cpp", "qwen")
     await node.install("llama-cpp")
@@ -454,7 +457,7 @@ async def test_a_forced_install_of_an_impossible_replica_touches_nothing(node: M
 
 
 async def test_operations_on_one_directory_follow_each_other(node: MemoryNode) -> None:
-    """S-W18, N-B12: upgrades and installs, by whatever name; other backends do not wait."""
+    """G-2.1.10, S-W18, N-B12: upgrades and installs, by whatever name; other backends do not wait."""
     node.offer("whisper")
     node.offer("cpu-tool")
     node.offer_meta("tool", "cpu-tool")

@@ -17,6 +17,7 @@ GOLDEN_FILES = ["metadata-concrete.json", "metadata-meta.json", "metadata-extern
 
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 def test_golden_metadata_is_written_back_byte_for_byte(name: str) -> None:
+    """G-2.2.7, G-2.2.8, G-2.2.9, G-2.2.10, G-2.2.11, G-2.2.12, G-2.2.13, G-2.2.14, G-2.2.15, G-2.2.16."""
     content = (GOLDEN / name).read_bytes()
     assert BackendMetadata.from_json(content).to_json() == content
 
@@ -72,5 +73,6 @@ def test_keys_in_any_letter_case_null_and_unknown_keys_are_read_as_go_does() -> 
     [(2.0, "2026-04-20T10:15:30+02:00"), (0.0, "2026-04-20T10:15:30Z"), (-3.5, "2026-04-20T10:15:30-03:30")],
 )
 def test_installation_time_has_seconds_and_the_local_offset(offset_h: float, written: str) -> None:
+    """G-2.2.13."""
     zone = timezone(timedelta(hours=offset_h)) if offset_h else UTC
     assert installation_time(datetime(2026, 4, 20, 10, 15, 30, 987_654, tzinfo=zone)) == written

@@ -43,7 +43,7 @@ def test_a_plain_directory_name_is_a_backend_name(name: str) -> None:
     ],
 )
 def test_a_name_that_could_leave_the_backends_directory_is_refused(name: str, problem: str) -> None:
-    """N-B7, G-W5: upstream joins any name to the backends path and executes what it finds."""
+    """G-2.8.1, N-B7, G-W5: upstream joins any name to the backends path and executes what it finds."""
     with pytest.raises(UnsafeBackendName) as caught:
         parse_backend_name(name)
     assert (caught.value.name, caught.value.problem) == (name, problem)

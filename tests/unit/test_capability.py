@@ -44,22 +44,25 @@ def nvidia(*, architecture: str, vram_bytes: int | None, cuda: frozenset[int] = 
 
 @pytest.mark.parametrize("case", CASES["detect"])
 def test_golden_detection(case: dict[str, Any]) -> None:
+    """G-1.5.1, G-1.5.2, G-1.5.7."""
     assert detect(machine(case), case["env"], case["run_file"]) == case["capability"]
 
 
 @pytest.mark.parametrize("case", CASES["choose"])
 def test_golden_choice(case: dict[str, Any]) -> None:
-    """G-F18: a meta backend without `default` but with `cpu` is usable."""
+    """G-1.5.14, G-1.5.15, G-1.2.17, G-F18: a meta backend without `default` but with `cpu` is usable."""
     assert choose(case["capability"], dict.fromkeys(case["map_keys"], "some-build")) == case["newer"]
 
 
 @pytest.mark.parametrize("case", CASES["filter"])
 def test_golden_filter(case: dict[str, Any]) -> None:
+    """G-1.6.1, G-1.6.3."""
     assert is_compatible(case["capability"], name=case["name"], uri=case["uri"]) == case["passes"]
 
 
 @pytest.mark.parametrize("case", CASES["alias"])
 def test_golden_alias(case: dict[str, Any]) -> None:
+    """G-1.6.10, G-1.6.16."""
     assert prefer(case["capability"], case["dirs"]) == case["chosen"]
 
 
@@ -69,7 +72,7 @@ def test_what_is_forced_is_taken_verbatim() -> None:
 
 @pytest.mark.parametrize("blank", ["", " \n", None])
 def test_a_blank_run_file_says_nothing(blank: str | None) -> None:
-    """G-W33: the file may be read while it is being written."""
+    """G-1.5.2, G-W33: the file may be read while it is being written."""
     hardware = nvidia(architecture="amd64", vram_bytes=80 * GIB)
     assert detect(hardware, None, blank) == "nvidia"
 
@@ -95,6 +98,7 @@ def test_an_intel_mac() -> None:
 
 
 def test_a_meta_backend_is_compatible_if_something_can_be_chosen() -> None:
+    """G-1.6.2."""
     only_nvidia = {"nvidia": "cuda12-engine"}
     assert is_compatible("nvidia", name="engine", builds=only_nvidia)
     assert not is_compatible("amd", name="engine", builds=only_nvidia)
@@ -116,7 +120,7 @@ def test_a_meta_backend_is_compatible_if_something_can_be_chosen() -> None:
 )
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_words_that_only_contain_a_vendors_name_fit_everywhere(name: str, uri: str, capability: str) -> None:
-    """G-W25: compatibility goes by whole words."""
+    """G-1.6.9, G-W25: compatibility goes by whole words."""
     assert is_compatible(capability, name=name, uri=uri)
 
 
@@ -139,6 +143,7 @@ def test_words_that_only_contain_a_vendors_name_fit_everywhere(name: str, uri: s
     ],
 )
 def test_concrete_backends_fit_where_their_words_say(name: str, uri: str, fits: set[str]) -> None:
+    """G-1.6.3, G-1.6.4, G-1.6.5, G-1.6.6, G-1.6.7, G-1.6.8."""
     assert {
         capability for capability in CAPABILITIES if is_compatible(capability, name=name, uri=uri)
     } == fits
@@ -151,6 +156,7 @@ def test_an_alias_stands_for_one_of_its_directories(capability: str, directories
 
 
 def test_preferences_follow_the_capability() -> None:
+    """G-1.6.10, G-1.6.11, G-1.6.12, G-1.6.13, G-1.6.14, G-1.6.15, G-1.6.16."""
     directories = [
         "cpu-engine",
         "vulkan-engine",

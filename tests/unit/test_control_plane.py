@@ -27,12 +27,14 @@ async def node() -> AsyncIterator[MemoryNode]:
 
 
 async def test_an_install_brings_the_backend_and_answers_with_the_advertised_host(node: MemoryNode) -> None:
+    """G-2.1.1, G-2.1.3, G-2.1.7."""
     reply = await node.install("llama-cpp", "qwen")
     assert (reply.success, reply.address, reply.error) == (True, "gpu1.example.com:50052", "")
     assert len(node.machine.running) == 1
 
 
 async def test_a_second_install_of_the_same_model_answers_the_same_address(node: MemoryNode) -> None:
+    """G-2.1.3, G-2.1.8."""
     first = await node.install("llama-cpp", "qwen")
     second = await node.install("llama-cpp", "qwen")
     assert first.address == second.address
@@ -40,12 +42,14 @@ async def test_a_second_install_of_the_same_model_answers_the_same_address(node:
 
 
 async def test_the_requests_galleries_replace_the_workers(node: MemoryNode) -> None:
+    """G-1.1.6."""
     reply = await node.install("llama-cpp", "qwen", backend_galleries="null")
     assert reply.error == 'installing backend from gallery: no backend found with name "llama-cpp"'
     assert (await node.install("llama-cpp", "qwen", backend_galleries=GALLERIES)).success
 
 
 async def test_unreadable_galleries_fail_the_install(node: MemoryNode) -> None:
+    """G-1.1.7."""
     reply = await node.install("llama-cpp", "qwen", backend_galleries="[{")
     assert not reply.success
     assert "decoding backend galleries" in reply.error
@@ -94,7 +98,7 @@ async def test_a_negative_replica_is_refused(node: MemoryNode) -> None:
 
 
 async def test_installs_run_side_by_side(node: MemoryNode) -> None:
-    """N-B13, G-F3: a slow one holds up nobody."""
+    """G-2.1.10, N-B13, G-F3: a slow one holds up nobody."""
     node.offer("slow", FakeProgram(listens_after_s=25))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(node.install, "slow", "big")
@@ -131,7 +135,7 @@ async def test_a_stop_without_a_name_ends_everything(node: MemoryNode, payload: 
 
 @pytest.mark.parametrize("payload", [b"{", b"[]", b'"qwen"', b'{"backend":7}'])
 async def test_a_malformed_stop_stops_nothing(node: MemoryNode, payload: bytes) -> None:
-    """N-B31: upstream's seed stopped every backend for a typo."""
+    """G-F16, N-B31: upstream's seed stopped every backend for a typo."""
     await node.install("llama-cpp", "qwen")
     await node.bus.publish(node.subjects.stop, payload)
     await anyio.sleep(1)
@@ -139,6 +143,7 @@ async def test_a_malformed_stop_stops_nothing(node: MemoryNode, payload: bytes) 
 
 
 async def test_the_list_shows_what_is_installed(node: MemoryNode) -> None:
+    """G-3.2.1."""
     empty = await node.bus.request(node.subjects.list, b"whatever", timeout_s=5)
     assert empty == b'{"backends":null}'
     await node.install("llama-cpp", "qwen")

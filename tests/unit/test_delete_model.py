@@ -31,12 +31,14 @@ class Node:
 
 
 async def test_a_directory_goes_with_all_that_is_in_it_and_alone() -> None:
+    """G-3.5.2, M-6.3."""
     node = Node("qwen/a.gguf", "qwen/deep/b", "qwen.yaml", "qwen2/a.gguf")
     await node.models.delete("qwen")
     assert node.left == {"qwen.yaml", "qwen2/a.gguf"}
 
 
 async def test_a_file_goes_with_what_lies_beside_it() -> None:
+    """G-3.5.3, M-6.4, M-6.6."""
     node = Node(
         "org/m", "org/m.gguf", "org/m.gguf.sha256", "org/m2.gguf", "org/xm.gguf", "m.gguf", "org/deep/m.x"
     )
@@ -52,7 +54,7 @@ async def test_a_directory_beside_it_is_another_model() -> None:
 
 @pytest.mark.parametrize("name", ["*", "m?", "[mn]", "m*", "mm.*"])
 async def test_pattern_characters_stand_for_themselves(name: str) -> None:
-    """N-B21: upstream matches other models' files with them."""
+    """G-3.5.3, M-6.4, N-B21: upstream matches other models' files with them."""
     node = Node("m", "mm.gguf", "n.yaml", f"{name}.gguf")
     await node.models.delete(name)
     assert node.left == {"m", "mm.gguf", "n.yaml"}
@@ -60,6 +62,7 @@ async def test_pattern_characters_stand_for_themselves(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["absent", "org/absent", "m/below-a-file", "a\0b", "x" * 300])
 async def test_nothing_there_is_a_success(name: str) -> None:
+    """G-3.5.4, M-6.5."""
     node = Node("m")
     await node.models.delete(name)
     assert node.left == {"m"}
@@ -73,6 +76,7 @@ async def test_a_missing_models_directory_is_a_success() -> None:
     "name", [".", "..", "/", "//", "a/..", "../secrets", "../models/m", "a/../../b", "/..", "./../../etc/x"]
 )
 async def test_a_name_that_leads_out_or_to_the_top_is_refused(name: str) -> None:
+    """G-3.5.1, M-6.2."""
     node = Node("m", "../secrets")
     with pytest.raises(ModelNameEscapes) as caught:
         await node.models.delete(name)
@@ -81,6 +85,7 @@ async def test_a_name_that_leads_out_or_to_the_top_is_refused(name: str) -> None
 
 
 async def test_an_empty_name_is_refused() -> None:
+    """G-3.5.1, M-6.1."""
     with pytest.raises(EmptyModelName, match="empty model name"):
         await Node("m").models.delete("")
 
@@ -93,7 +98,7 @@ async def test_a_name_may_be_written_in_many_ways(name: str) -> None:
 
 
 async def test_a_link_goes_and_what_it_points_to_stays() -> None:
-    """N-B21: file, directory or nothing behind it."""
+    """M-6.3, N-B21: file, directory or nothing behind it."""
     node = Node("../outside/weights")
     node.filesystem.link(MODELS / "m", MODELS.parent / "outside")
     node.filesystem.link(MODELS / "m.yaml", MODELS / "not-there")
@@ -104,7 +109,7 @@ async def test_a_link_goes_and_what_it_points_to_stays() -> None:
 
 
 async def test_a_linked_directory_on_the_way_may_not_lead_out() -> None:
-    """N-B21: upstream checks the path's text alone."""
+    """M-8.7, N-B21: upstream checks the path's text alone."""
     node = Node("../outside/m")
     node.filesystem.link(MODELS / "org", MODELS.parent / "outside")
     with pytest.raises(PathEscapes):
@@ -113,7 +118,7 @@ async def test_a_linked_directory_on_the_way_may_not_lead_out() -> None:
 
 
 async def test_what_cannot_be_removed_is_told_and_the_rest_goes() -> None:
-    """N-B21: upstream logs it and answers success."""
+    """G-3.5.4, N-B21: upstream logs it and answers success."""
     node = Node("locked/m", "locked/m.yaml")
     node.filesystem.chmod(MODELS / "locked", 0o555)
     with pytest.raises(ModelFilesRemain) as caught:

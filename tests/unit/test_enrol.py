@@ -111,7 +111,7 @@ async def registration(node: Node) -> dict[str, Any]:
 
 
 async def test_a_gpu_node_tells_its_memory_and_what_it_can_run() -> None:
-    """S-W12: RAM is told next to VRAM."""
+    """G-1.5.13, S-W12: RAM is told next to VRAM."""
     node = Node()
     node.hardware.reading = Hardware(gpus=(H100, H100), ram=RAM)
     body = await registration(node)

@@ -22,12 +22,14 @@ def name(uri: str, given: str = "", alias: str = "", *, is_directory: bool = Fal
 
 @pytest.mark.parametrize("case", NAMED, ids=lambda case: case["uri"])
 def test_golden_names(case: dict[str, Any]) -> None:
+    """G-2.4.1, G-2.4.3."""
     is_directory = case["class"] == "directory copy"
     assert name(case["uri"], case["name"], is_directory=is_directory) == case["installs_as"]
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case["uri"])
 def test_golden_refusals(case: dict[str, Any]) -> None:
+    """G-2.4.2, G-2.4.4."""
     with pytest.raises((NameRequired, NameNotSupported)) as caught:
         name(case["uri"], case["name"])
     assert str(caught.value) == case["error"]
@@ -52,6 +54,7 @@ def test_a_directory_or_an_image_file_gives_its_own_name(uri: str, is_directory:
     "uri", ["quay.io/a/b:1", "ghcr.io/a/b", "docker.io/b", "oci://r.invalid/b:1", "ollama://m"]
 )
 def test_an_image_in_a_registry_needs_a_name(uri: str) -> None:
+    """G-2.4.2."""
     assert name(uri, "given") == "given"
     with pytest.raises(NameRequired):
         name(uri, alias="alias")
@@ -59,6 +62,7 @@ def test_an_image_in_a_registry_needs_a_name(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", ["llama-cpp", "localai@llama-cpp", "https://h/t.tar.gz", "/no/directory"])
 def test_anything_else_names_a_gallery_entry(uri: str) -> None:
+    """G-2.4.4."""
     assert name(uri) is None
     for given, alias in [("n", ""), ("", "a")]:
         with pytest.raises(NameNotSupported):

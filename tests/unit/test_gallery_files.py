@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "golden/backends/gallery-index.yaml"
 
 
 def test_the_golden_index_with_its_merge_keys() -> None:
+    """G-1.2.14, G-1.2.15."""
     entries = parse_yaml(GOLDEN.read_bytes(), uri="file:///index.yaml")
     assert isinstance(entries, list)
     names = [entry["name"] for entry in entries]
@@ -35,6 +36,7 @@ def test_the_golden_index_with_its_merge_keys() -> None:
     ["1.10", "1", "0x1F", "1e3", "yes", "true", "2026-04-20", "12:30:45", "1_000", ".inf", "'null'"],
 )
 def test_scalars_stay_the_text_they_were_written_as(written: str) -> None:
+    """G-1.2.18."""
     assert parse_yaml(f"- version: {written}\n".encode(), uri="u") == [{"version": written.strip("'")}]
 
 

@@ -45,6 +45,9 @@ class Shelf:
     async def parse(self, content: bytes, *, url: str) -> object:
         return await InMemoryGalleries().parse(content, url=url)
 
+    async def write(self, document: object) -> bytes:
+        return await InMemoryGalleries().write(document)
+
     async def choose(self, name: str, *galleries: Gallery) -> GalleryChoice:
         reader = ReadGalleries(self, InMemoryFileSystem(), Path("/backends"))
         return await GalleryIndexes(reader, self.capability).choose(name, galleries or (DEMO, SITE))
@@ -66,6 +69,7 @@ def entry(**fields: object) -> GalleryEntry:
 
 
 async def test_an_entry_is_read_with_the_url_of_its_gallery(shelf: Shelf) -> None:
+    """G-1.2.1, G-1.2.2, G-1.2.3, G-1.2.4."""
     choice = await shelf.choose("cuda12-demo-engine")
     assert choice.requested is choice.concrete
     read = choice.concrete
@@ -74,6 +78,7 @@ async def test_an_entry_is_read_with_the_url_of_its_gallery(shelf: Shelf) -> Non
 
 
 def test_meta_is_an_entry_with_builds_and_no_payload() -> None:
+    """G-1.2.13."""
     builds = {"default": "y"}
     assert entry(capabilities=builds).is_meta
     assert not entry(capabilities=builds, uri="/srv/x").is_meta  # concretes inherit the map by merge keys
@@ -82,7 +87,30 @@ def test_meta_is_an_entry_with_builds_and_no_payload() -> None:
 
 
 def test_mirrors_come_after_the_uri() -> None:
+    """G-1.2.5."""
     assert entry(uri="a", mirrors=["b", "c"]).sources == ("a", "b", "c")
+
+
+def test_what_only_people_or_models_need_makes_no_difference() -> None:
+    """G-1.2.7, G-1.2.8, G-1.2.9, G-1.2.10, G-1.2.11: whatever is written there."""
+    shown = {
+        "description": "x",
+        "license": "mit",
+        "icon": "https://h/i",
+        "size": "1GB",
+        "urls": [],
+        "tags": ["a"],
+    }
+    shared = {"url": "https://h/x", "files": [{"filename": "f"}], "backend": "b"}
+    overwritten = {"gallery": {"url": "https://evil.example", "name": "evil"}, "installed": "true"}
+    everything_odd = {key: ["odd"] for key in (*shown, *shared, *overwritten)}
+    for odd in ({}, everything_odd):
+        assert entry(uri="/srv/x", **{**shown, **shared, **overwritten, **odd}) == entry(uri="/srv/x")
+
+
+def test_the_hash_of_a_payload_is_read() -> None:
+    """G-1.2.12."""
+    assert entry(uri="https://h/x.tar.gz", sha256="ab" * 32).sha256 == "ab" * 32
 
 
 @pytest.mark.parametrize("key", ["mirrors", "capabilities", "alias", "uri"])
@@ -126,11 +154,13 @@ def test_an_entry_whose_name_could_lead_out_is_refused(name: str) -> None:
 async def test_a_meta_backend_leads_to_the_build_for_the_host(
     shelf: Shelf, capability: str, build: str
 ) -> None:
+    """G-1.2.6, G-1.4.6."""
     shelf.capability = capability
     assert await shelf.names("demo-engine") == ("demo-engine", build)
 
 
 async def test_a_development_build_is_had_by_its_own_name_only(shelf: Shelf) -> None:
+    """G-1.2.15, G-1.4.7, G-1.4.8."""
     assert await shelf.names("demo-engine-development") == (
         "demo-engine-development",
         "cuda12-demo-engine-development",
@@ -139,6 +169,7 @@ async def test_a_development_build_is_had_by_its_own_name_only(shelf: Shelf) -> 
 
 @pytest.mark.parametrize("name", ["tool", "TOOL", "site@tool", "SITE@Tool"])
 async def test_names_are_found_in_any_letter_case_qualified_or_not(shelf: Shelf, name: str) -> None:
+    """G-1.4.1, G-1.4.3."""
     assert await shelf.names(name) == ("Tool", "Tool")
 
 
@@ -146,24 +177,28 @@ async def test_names_are_found_in_any_letter_case_qualified_or_not(shelf: Shelf,
     "name", ["localai@tool", "site@", "@tool", "tool@site", "site@site@tool", "other@tool"]
 )
 async def test_a_qualified_name_means_that_gallery_alone(shelf: Shelf, name: str) -> None:
+    """G-1.4.3."""
     with pytest.raises(NoSuchBackend) as caught:
         await shelf.choose(name)
     assert str(caught.value) == f'no backend found with name "{name}"'
 
 
 async def test_a_slash_reads_as_two_underscores(shelf: Shelf) -> None:
+    """G-1.4.1."""
     shelf.indexes[SITE.url] = [{"name": "org__tool", "uri": "/srv/x"}]
     assert await shelf.names("org/Tool") == ("org__tool", "org__tool")
     assert await shelf.names("site@org/tool") == ("org__tool", "org__tool")
 
 
 async def test_aliases_are_no_names(shelf: Shelf) -> None:
+    """G-1.4.2."""
     shelf.indexes[DEMO.url] = [{"name": "a-tool", "alias": "other", "uri": "/srv/x"}]
     with pytest.raises(NoSuchBackend):
         await shelf.choose("other")
 
 
 async def test_the_first_entry_of_a_name_wins_by_gallery_then_file_order(shelf: Shelf) -> None:
+    """G-1.4.2, G-1.2.16."""
     shelf.indexes = {
         DEMO.url: [{"name": "t", "uri": "/first"}, {"name": "T", "uri": "/second"}],
         SITE.url: [{"name": "t", "uri": "/third"}],
@@ -174,6 +209,7 @@ async def test_the_first_entry_of_a_name_wins_by_gallery_then_file_order(shelf: 
 
 
 async def test_entries_for_other_hardware_count_as_absent(shelf: Shelf) -> None:
+    """G-1.4.5."""
     shelf.capability = "default"
     shelf.indexes[SITE.url] = [
         {"name": "cuda12-demo-engine", "uri": "quay.io/x:cuda12"},
@@ -188,6 +224,7 @@ async def test_entries_for_other_hardware_count_as_absent(shelf: Shelf) -> None:
 
 
 async def test_the_build_of_a_meta_backend_may_lie_in_any_gallery(shelf: Shelf) -> None:
+    """G-1.4.6."""
     shelf.indexes = {
         DEMO.url: [{"name": "cpu-t", "uri": "/in-the-first"}],
         SITE.url: [{"name": "t", "capabilities": {"default": "CPU-T"}}, {"name": "cpu-t", "uri": "/own"}],
@@ -196,6 +233,7 @@ async def test_the_build_of_a_meta_backend_may_lie_in_any_gallery(shelf: Shelf) 
 
 
 async def test_a_build_that_no_gallery_has_is_told_with_the_map(shelf: Shelf) -> None:
+    """G-1.4.6, G-1.2.16."""
     shelf.indexes[SITE.url] = [{"name": "t", "capabilities": {"nvidia": 'a"b', "default": "gone"}}]
     with pytest.raises(NoBackendForHost) as caught:
         await shelf.choose("t")
@@ -203,12 +241,14 @@ async def test_a_build_that_no_gallery_has_is_told_with_the_map(shelf: Shelf) ->
 
 
 async def test_a_meta_backend_that_leads_to_another_is_refused(shelf: Shelf) -> None:
+    """G-1.4.6."""
     shelf.indexes[SITE.url] = [{"name": "t", "capabilities": {"default": "demo-engine"}}]
     with pytest.raises(NestedMetaBackend, match=r"^meta backends cannot be installed directly$"):
         await shelf.choose("t")
 
 
 async def test_no_name_and_no_gallery_are_told(shelf: Shelf) -> None:
+    """G-1.4.4."""
     with pytest.raises(EmptyBackendName, match=r"^backend name is empty$"):
         await shelf.choose("")
     reader = ReadGalleries(shelf, InMemoryFileSystem(), Path("/backends"))

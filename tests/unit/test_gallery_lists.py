@@ -13,6 +13,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden/backends/galleries-env.
 
 
 def test_the_seed_form_has_names_and_urls() -> None:
+    """G-1.1.4."""
     assert parse_galleries(GOLDEN["seed"]) == (
         Gallery("localai", "github:mudler/LocalAI/backend/index.yaml@master"),
         Gallery("site", "https://example.invalid/index.yaml"),
@@ -20,6 +21,7 @@ def test_the_seed_form_has_names_and_urls() -> None:
 
 
 def test_the_newer_form_adds_mirrors_and_a_signature_policy() -> None:
+    """G-1.1.8, G-1.1.9."""
     (gallery,) = parse_galleries(GOLDEN["newer"])
     assert gallery.mirrors == ("https://mirror.example.invalid/index.yaml",)
     assert gallery.verification is not None
@@ -29,10 +31,12 @@ def test_the_newer_form_adds_mirrors_and_a_signature_policy() -> None:
 
 @pytest.mark.parametrize("text", ["null", "[]", "  []\n"])
 def test_null_and_the_empty_list_are_no_galleries(text: str) -> None:
+    """G-1.1.6."""
     assert parse_galleries(text) == ()
 
 
 def test_keys_match_in_any_case_and_unknown_ones_are_ignored() -> None:
+    """G-1.1.4."""
     text = '[{"NAME":"a","Url":"https://a","Mirrors":["https://b"],"colour":"red","verification":null}]'
     assert parse_galleries(text) == (Gallery("a", "https://a", ("https://b",)),)
 

@@ -157,6 +157,18 @@ async def test_a_software_renderer_is_no_gpu(tree: Tree) -> None:
     assert detect(hardware, None, None) == "default"
 
 
+@pytest.mark.parametrize(
+    ("tool", "recording"), [("vulkaninfo", "vulkaninfo-llvmpipe.txt"), ("rocm-smi", "rocm-smi-none.csv")]
+)
+async def test_a_tool_that_finds_nothing_is_run_once(tree: Tree, tool: str, recording: str) -> None:
+    count = tree.root / "asked"
+    tree.program(tool, f"echo x >> '{count}'; exec cat '{RECORDINGS / recording}'")
+    probe = tree.probe()
+    for _ in range(3):
+        assert (await probe.read()).gpus == ()
+    assert count.read_text() == "x\n"
+
+
 async def test_vulkan_is_not_asked_where_there_is_another_device(tree: Tree) -> None:
     tree.card("card0", "0x1002", mem_info_vram_total="7", mem_info_vram_used="3")
     tree.program("vulkaninfo", "exit 1")

@@ -164,7 +164,10 @@ def small() -> Node:
 
 
 async def test_a_meta_backend_is_installed_as_the_golden_disk_shows(node: Node) -> None:
-    """Golden dir-listing-meta-install.txt, metadata-concrete.json and metadata-meta.json, byte for byte."""
+    """G-2.2.2, G-2.2.3, G-2.2.5, G-2.2.7, G-2.2.8, G-2.2.9, G-2.2.10, G-2.2.11, G-2.2.12,
+    G-2.2.13, G-2.2.14, G-2.2.15, G-2.2.16: golden dir-listing-meta-install.txt,
+    metadata-concrete.json and metadata-meta.json, byte for byte.
+    """
     node.source.digest = GOLDEN_DIGEST
     backend = await node.ensure("demo-engine")
     assert node.files() == {
@@ -179,6 +182,7 @@ async def test_a_meta_backend_is_installed_as_the_golden_disk_shows(node: Node) 
 
 
 async def test_what_is_installed_is_not_fetched_again(node: Node) -> None:
+    """G-2.2.1, G-2.1.4."""
     first = await node.ensure("demo-engine")
     node.galleries.offline = node.source.payloads.offline = True
     assert await node.ensure("demo-engine") == first
@@ -188,28 +192,36 @@ async def test_what_is_installed_is_not_fetched_again(node: Node) -> None:
 
 
 async def test_a_missing_backends_directory_is_made(small: Node) -> None:
-    """G-W7, N-B26: a gallery install works on a fresh disk."""
+    """G-2.2.1, G-W7, N-B26: a gallery install works on a fresh disk."""
     assert await small.filesystem.stat(BACKENDS) is None
     await small.ensure("t")
     assert small.filesystem.mode_of(BACKENDS) == 0o750
 
 
+async def test_a_name_with_a_dot_is_a_directory_like_any_other(small: Node) -> None:
+    """G-F8: upstream's seed unpacks it over the backends directory."""
+    small.list_entries({"name": "tool-1.5", "uri": "oci://r.invalid/t:1"})
+    backend = await small.ensure("tool-1.5")
+    assert backend.run_file == BACKENDS / "tool-1.5/run.sh"
+    assert {name.split("/")[0] for name in small.files()} == {"tool-1.5"}
+
+
 @pytest.mark.parametrize("name", ["site@cpu-t", "SITE@CPU-T", "Cpu-T"])
 async def test_a_qualified_concrete_backend_is_found_after_its_install(small: Node, name: str) -> None:
-    """G-W22, N-B5: upstream installs it and then does not find it."""
+    """G-2.2.2, G-2.2.4, G-W22, N-B5: upstream installs it and then does not find it."""
     backend = await small.ensure(name)
     assert (backend.name, backend.run_file) == ("cpu-t", BACKENDS / "cpu-t/run.sh")
     assert await small.directories() == ["cpu-t"]
 
 
 async def test_a_qualified_meta_backend_gets_the_directory_of_its_plain_name(small: Node) -> None:
-    """G-W22, N-B5: upstream makes a directory called `gallery@name`."""
+    """G-2.2.3, G-2.2.4, G-W22, N-B5: upstream makes a directory called `gallery@name`."""
     await small.ensure("site@t")
     assert await small.directories() == ["cpu-t", "t"]
 
 
 async def test_a_concrete_backend_that_is_there_is_not_fetched_for_its_meta_backend(small: Node) -> None:
-    """G-W20."""
+    """G-2.2.3, G-W20."""
     await small.ensure("cpu-t")
     backend = await small.ensure("t")
     assert small.source.fetched == ["oci://r.invalid/t:1"]
@@ -305,7 +317,7 @@ async def test_a_failed_install_leaves_everything_as_it_was(small: Node, way: st
 
 
 async def test_the_wording_of_failures_is_the_one_frontends_know(small: Node) -> None:
-    """nats.md 1.2: texts kept for parity."""
+    """G-2.1.6, G-1.4.4, G-2.2.6: nats.md 1.2: texts kept for parity."""
     assert await small.refusal("nothing") == 'no backend found with name "nothing"'
     assert await small.refusal("") == "backend name is empty"
     assert "unsafe backend name '../../x': it begins with a dot" in await small.refusal("../../x")
@@ -335,10 +347,12 @@ GOLDEN_MISSING = (
     ],
 )
 async def test_golden_refusals_of_installs_by_uri(small: Node, external: dict[str, str], text: str) -> None:
+    """G-2.4.2, G-2.4.4."""
     assert await small.refusal("b", **external) == text
 
 
 async def test_a_failure_by_uri_names_the_uri(small: Node) -> None:
+    """G-2.4.6."""
     text = await small.refusal("b", uri="ocifile:///images/b.tar")
     assert text.startswith(
         "error installing backend ocifile:///images/b.tar: "
@@ -347,6 +361,7 @@ async def test_a_failure_by_uri_names_the_uri(small: Node) -> None:
 
 
 async def test_an_install_by_uri_writes_the_golden_metadata(small: Node) -> None:
+    """G-2.2.12, G-2.4.7."""
     uri = "oci://registry.example.invalid:5000/tools/plain:0.3.0"
     small.offer(uri)
     small.source.digest = ""
@@ -370,7 +385,7 @@ async def test_an_install_by_uri_writes_the_golden_metadata(small: Node) -> None
 async def test_an_install_by_uri_is_found_whatever_the_request_calls_it(
     small: Node, backend: str, external: dict[str, str]
 ) -> None:
-    """N-B6: upstream installs it, then looks for the request's `backend` and fails."""
+    """G-2.4.8, N-B6: upstream installs it, then looks for the request's `backend` and fails."""
     small.offer(external["uri"])
     for _ in range(2):
         assert (await small.ensure(backend, (), **external)).name == "my-tool"
@@ -386,6 +401,7 @@ async def test_a_name_given_with_a_uri_goes_before_the_requests_backend(small: N
 
 
 async def test_a_local_directory_is_installed_under_its_own_name(small: Node) -> None:
+    """G-2.4.1."""
     small.filesystem.put(Path("/srv/trees/my-tool/run.sh"), b"#!/bin/sh\n")
     small.offer("/srv/trees/my-tool")
     assert (await small.ensure("", uri="/srv/trees/my-tool")).name == "my-tool"
@@ -393,13 +409,14 @@ async def test_a_local_directory_is_installed_under_its_own_name(small: Node) ->
 
 
 async def test_a_uri_that_is_neither_image_nor_directory_names_a_gallery_entry(small: Node) -> None:
+    """G-2.4.4, G-2.4.5."""
     assert (await small.ensure("b", uri="site@cpu-t")).name == "cpu-t"
     assert small.metadata("cpu-t").gallery_url == SITE.url
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "/abs"])
 async def test_an_unsafe_name_installs_nothing(small: Node, name: str) -> None:
-    """G-W5, N-B7."""
+    """G-2.8.1, G-W5, N-B7."""
     small.offer("oci://r.invalid/b:1")
     assert "unsafe backend name" in await small.refusal("b", uri="oci://r.invalid/b:1", name=name)
     assert small.source.fetched == []
@@ -413,6 +430,7 @@ async def test_an_entry_with_an_unsafe_name_installs_nothing(small: Node) -> Non
 
 
 async def test_mirrors_are_tried_in_order_and_the_primary_uri_is_recorded(small: Node) -> None:
+    """G-2.2.15."""
     small.list_entries({**CONCRETE, "mirrors": ["oci://mirror.invalid/t:1", "oci://r.invalid/t:2"]})
     small.source.payloads.trees = {"oci://r.invalid/t:2": TREE}
     await small.ensure("cpu-t")
@@ -450,7 +468,7 @@ async def test_a_full_disk_does_not_send_us_to_the_mirrors(small: Node) -> None:
 
 
 async def test_a_program_that_is_a_link_out_of_the_payload_is_refused(small: Node) -> None:
-    """G-W6: what is installed is what runs."""
+    """G-2.2.6, G-W29, G-W6: what is installed is what runs."""
 
     class Linked(InMemoryArtifacts):
         async def fetch(self, uri: str, into: Path, **options: Any) -> FetchedArtifact:

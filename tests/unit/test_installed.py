@@ -98,21 +98,24 @@ def reply(*rows: InstalledBackend) -> bytes:
 
 
 async def test_the_golden_disk_is_listed_as_the_newest_worker_lists_it(golden: Disk) -> None:
+    """G-3.2.1, G-3.2.3, G-F17."""
     assert reply(*await golden.installed.rows()) == (GOLDEN / "list-reply-newer.json").read_bytes()
 
 
 async def test_the_golden_disk_with_its_alias_is_what_older_workers_listed(golden: Disk) -> None:
+    """G-3.1.8, G-3.2.1."""
     names = await golden.installed.scan()
     assert reply(*(names[name] for name in sorted(names))) == (GOLDEN / "list-reply-seed.json").read_bytes()
 
 
 async def test_nothing_installed_is_the_golden_empty_list(disk: Disk) -> None:
-    """G-W7, N-B26: directories that are not there are empty ones."""
+    """G-3.2.2, G-3.1.2, G-W7, N-B26: directories that are not there are empty ones."""
     assert reply(*await disk.installed.rows()) == (GOLDEN / "list-reply-empty.json").read_bytes()
     assert await disk.installed.find("anything") is None
 
 
 async def test_every_golden_name_starts_the_golden_program(golden: Disk) -> None:
+    """G-3.1.4, G-3.1.6, G-3.1.7, G-3.3.2."""
     started = {name: str(await golden.run_file(name)) for name in await golden.installed.scan()}
     assert started == {
         "cuda12-demo-engine": "/backends/cuda12-demo-engine/run.sh",
@@ -131,7 +134,7 @@ BROKEN = [b"", b"{", b"[]", b'{"name": 5}', b"\xff\xfe", b'{"name":"x"}' + b" " 
 async def test_one_broken_metadata_file_leaves_the_others_alone(
     disk: Disk, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    """G-W7, N-B26: it is left out with a warning that names it."""
+    """G-3.1.3, G-W7, N-B26: it is left out with a warning that names it."""
     good = disk.backend("good")
     disk.program("bad", "run.sh")
     disk.metadata_file("bad", content)
@@ -154,7 +157,7 @@ async def test_an_unreadable_metadata_file_leaves_the_others_alone(disk: Disk) -
     "name", ["x.install-tmp", "x.install-backup", "x.upgrade-tmp", "x.backup", ".x.1234.incoming", ".hidden"]
 )
 async def test_leftovers_of_interrupted_installs_are_no_backends(disk: Disk, name: str) -> None:
-    """G-W18, N-B41: neither rows nor aliases."""
+    """G-3.1.11, G-W18, N-B41: neither rows nor aliases."""
     disk.backend(name, alias="shared")
     disk.program(name, name)
     disk.program(name, "run.sh", system=True)
@@ -164,6 +167,7 @@ async def test_leftovers_of_interrupted_installs_are_no_backends(disk: Disk, nam
 
 
 async def test_a_user_directory_hides_the_system_one_of_its_name(disk: Disk) -> None:
+    """G-3.1.4."""
     disk.program("tool", "run.sh", system=True)
     assert [row.is_system for row in await disk.installed.rows()] == [True]
     own = disk.backend("tool")
@@ -171,6 +175,7 @@ async def test_a_user_directory_hides_the_system_one_of_its_name(disk: Disk) -> 
 
 
 async def test_metadata_of_the_system_is_not_read(disk: Disk) -> None:
+    """G-3.1.1."""
     disk.program("tool", "run.sh", system=True)
     disk.filesystem.put(SYSTEM / "tool/metadata.json", b"rubbish")
     [row] = await disk.installed.rows()
@@ -178,6 +183,7 @@ async def test_metadata_of_the_system_is_not_read(disk: Disk) -> None:
 
 
 async def test_what_has_no_program_is_not_listed(disk: Disk) -> None:
+    """G-3.1.9."""
     disk.metadata("tool", name="tool")
     disk.filesystem.put(BACKENDS / "other/run.sh/file", b"")
     disk.filesystem.put(BACKENDS / "a-file", b"")
@@ -185,13 +191,14 @@ async def test_what_has_no_program_is_not_listed(disk: Disk) -> None:
 
 
 async def test_a_link_to_a_directory_is_no_backend(disk: Disk) -> None:
+    """G-3.1.1."""
     disk.filesystem.put(Path("/elsewhere/run.sh"), b"")
     disk.filesystem.link(BACKENDS / "linked", Path("/elsewhere"))
     assert await disk.rows() == []
 
 
 async def test_a_meta_backend_without_its_concrete_one_is_listed_but_not_started(disk: Disk) -> None:
-    """G-W21: what is removed from disk is forgotten at once."""
+    """G-3.1.6, G-3.1.9, G-3.3.1, G-W21: what is removed from disk is forgotten at once."""
     disk.metadata("tool", name="tool", meta_backend_for="cpu-tool")
     [row] = await disk.installed.rows()
     assert (row.name, row.is_meta, row.is_runnable) == ("tool", True, False)
@@ -210,7 +217,7 @@ async def test_a_meta_backend_that_points_outside_is_left_out(disk: Disk, target
 
 
 async def test_a_meta_backend_goes_by_the_name_in_its_metadata(disk: Disk) -> None:
-    """What an older worker installed as `gallery@name`."""
+    """G-3.1.6: what an older worker installed as `gallery@name`."""
     disk.backend("cpu-tool")
     disk.metadata("localai@tool", name="localai@tool", meta_backend_for="cpu-tool")
     assert await disk.rows() == ["cpu-tool", "localai@tool"]
@@ -228,6 +235,7 @@ async def test_a_meta_backend_goes_by_the_name_in_its_metadata(disk: Disk) -> No
     ],
 )
 async def test_an_alias_starts_the_build_for_the_host(capability: str, chosen: str) -> None:
+    """G-3.1.7, G-3.1.10."""
     disk = Disk(capability)
     for name in ("cpu-tool", "cuda12-tool", "cuda13-tool", "rocm-tool"):
         disk.backend(name, alias="tool")
@@ -236,7 +244,7 @@ async def test_an_alias_starts_the_build_for_the_host(capability: str, chosen: s
 
 
 async def test_an_alias_never_picks_a_build_without_a_program(disk: Disk) -> None:
-    """G-W21: upstream may pick the broken one."""
+    """G-3.1.5, G-3.1.9, G-W21: upstream may pick the broken one."""
     disk.metadata("cuda12-tool", name="cuda12-tool", alias="tool")
     cpu = disk.backend("cpu-tool", alias="tool")
     assert await disk.run_file("tool") == cpu
@@ -265,6 +273,7 @@ async def test_an_exact_name_goes_before_one_that_differs_in_case(disk: Disk) ->
 @pytest.mark.parametrize("system", [False, True])
 @pytest.mark.parametrize("place", ["tool", "tool/tool"])
 async def test_a_plain_program_called_like_the_backend_is_found(disk: Disk, place: str, system: bool) -> None:
+    """G-3.3.2, G-3.3.3."""
     program = disk.program(*place.split("/"), system=system)
     found = await disk.installed.find("tool")
     assert found == InstalledBackend(name="tool", run_file=program, is_system=system)
@@ -272,6 +281,7 @@ async def test_a_plain_program_called_like_the_backend_is_found(disk: Disk, plac
 
 
 async def test_a_plain_program_is_found_after_all_that_is_listed_and_the_users_first(disk: Disk) -> None:
+    """G-3.3.3."""
     disk.program("tool", "tool", system=True)
     own = disk.program("tool", "tool")
     assert await disk.run_file("tool") == own
@@ -322,6 +332,7 @@ async def test_the_identity_of_a_broken_meta_backend_is_still_known(disk: Disk) 
 async def test_directories_that_cannot_be_read_are_an_error_but_a_name_keeps_its_identity(
     disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """G-3.1.2."""
     disk.filesystem.put(BACKENDS, b"a file in the way")
     with pytest.raises(FileUnreadable):
         await disk.installed.rows()

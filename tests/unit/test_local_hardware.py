@@ -43,7 +43,7 @@ async def test_amd_cards_tell_their_memory_in_sysfs(tree: Tree) -> None:
 
 
 async def test_amd_comes_before_intel_and_other_cards_do_not_count(tree: Tree) -> None:
-    """H-c2704dba5: vendors go by PCI id; the integrated device does not hide the other one."""
+    """G-1.5.9, G-1.5.10, H-c2704dba5: vendors go by PCI id; no integrated device hides the other one."""
     tree.card("card0", "0x8086", device="0x46a6")
     tree.card("card1", "0x1002", mem_info_vram_total="7", mem_info_vram_used="3")
     tree.card("card2", "0x1a03")
@@ -71,6 +71,7 @@ async def test_nonsense_in_sysfs_is_a_warning(tree: Tree) -> None:
 
 
 async def test_cuda_directories_are_found(tree: Tree) -> None:
+    """G-1.5.11."""
     (tree.root / "usr/local/cuda-12").mkdir(parents=True)
     (tree.root / "usr/local/cuda-11").mkdir()
     assert (await tree.read()).cuda_directories == {12}
@@ -89,6 +90,7 @@ async def test_cuda_directories_are_found(tree: Tree) -> None:
 async def test_a_system_on_chip_has_the_ram_as_its_video_memory(
     tree: Tree, files: dict[str, str], name: str
 ) -> None:
+    """G-1.5.10."""
     for file, text in files.items():
         tree.write(f"sys/devices/soc0/{file}", text)
     hardware = await tree.read()

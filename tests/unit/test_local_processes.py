@@ -56,7 +56,7 @@ async def test_no_descriptor_of_the_worker_leaks_into_the_child(tmp_path: Path) 
 
 
 async def test_other_children_keep_their_exit_status(tmp_path: Path) -> None:
-    """N-B9: only our own pid is ever waited for."""
+    """G-W10, N-B9: only our own pid is ever waited for."""
     helper = subprocess.Popen(["sh", "-c", "exit 7"])
     for _ in range(3):
         assert await _run(_spec(tmp_path, "exit 3")) == ProcessExit(code=3)

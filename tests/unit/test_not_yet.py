@@ -1,16 +1,31 @@
-"""Settings this version cannot honour are told, not passed over in silence."""
+"""Settings that an installation cannot honour are told, not passed over in silence."""
 
-from localai_worker.app.not_yet import without_effect
+import pytest
+
+from localai_worker.app.not_yet import can_verify, cannot_honour
 from tests.memory_worker import memory_settings
 
+SIGNED = '[{"name":"site","url":"https://h/x","verification":{"issuer":"i","identity":"x"}}]'
 
-def test_what_is_without_effect_is_warned_about() -> None:
-    settings = memory_settings(
-        LOCALAI_PREFETCH_MODELS="qwen",
-    )
-    (prefetch,) = without_effect(settings)
-    assert prefetch.startswith("--prefetch-models has no effect in this version: ")
+
+@pytest.mark.parametrize(
+    ("variables", "who"),
+    [
+        ({"LOCALAI_BACKEND_GALLERIES": SIGNED}, "galleries site want signatures"),
+        ({"LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"}, "--require-backend-integrity wants signatures"),
+    ],
+)
+def test_signatures_that_nothing_can_verify_are_warned_about(variables: dict[str, str], who: str) -> None:
+    settings = memory_settings(**variables)
+    (warning,) = cannot_honour(settings, can_verify=False)
+    assert warning.startswith(who)
+    assert "localai-worker[verify]" in warning
+    assert cannot_honour(settings, can_verify=True) == []
 
 
 def test_an_ordinary_worker_hears_nothing() -> None:
-    assert without_effect(memory_settings()) == []
+    assert cannot_honour(memory_settings(), can_verify=False) == []
+
+
+def test_the_library_is_found_where_it_is_installed() -> None:
+    assert can_verify()

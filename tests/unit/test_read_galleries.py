@@ -52,6 +52,9 @@ class Network:
     async def parse(self, content: bytes, *, url: str) -> object:
         return await self.shelf.parse(content, url=url)
 
+    async def write(self, document: object) -> bytes:
+        return await self.shelf.write(document)
+
 
 class Reader:
     """The service under test between a network and a disk."""

@@ -52,6 +52,7 @@ def value(resolved: ResolvedSettings | SettingsSurvey, name: str) -> OptionValue
 
 
 def test_two_variables_are_enough_and_everything_else_has_localais_default() -> None:
+    """G-1.1.2, G-1.1.3, G-1.1.12."""
     resolved = resolve()
     settings = resolved.settings
     assert resolved.warnings == ()
@@ -262,6 +263,7 @@ def test_a_long_heartbeat_interval_is_kept_with_a_warning() -> None:
 @pytest.mark.parametrize("text", ["", "[", "{}", '[{"url":1}]'])
 @pytest.mark.parametrize("name", ["LOCALAI_BACKEND_GALLERIES", "LOCALAI_GALLERIES"])
 def test_a_bad_gallery_list_is_a_warning_and_no_gallery(name: str, text: str) -> None:
+    """G-1.1.5."""
     resolved = resolve({name: text})
     (warning,) = resolved.warnings
     assert warning.startswith(f'{name}="{text}" leaves no gallery: ')

@@ -152,7 +152,7 @@ async def test_a_hanging_health_call_does_not_outlast_the_limit(node: Node) -> N
 
 
 async def test_a_stranger_who_answers_health_is_not_taken_for_the_backend(node: Node) -> None:
-    """N-B16: the listener must belong to the child."""
+    """G-W27, N-B16: the listener must belong to the child."""
     node.install("llama-cpp", FakeProgram(listens_after_s=math.inf))
     async with anyio.create_task_group() as tasks:
 
@@ -216,7 +216,7 @@ async def test_a_forced_stop_skips_free(node: Node) -> None:
 
 
 async def test_a_free_that_never_returns_still_ends_in_a_dead_process(node: Node) -> None:
-    """S-W19: Free is given five seconds, then the process goes all the same."""
+    """G-F15, S-W19: Free is given five seconds, then the process goes all the same."""
     stuck = node.install("stuck", FakeProgram(backend=FakeBackend(hangs=frozenset({"free"}))))
     await node.supervisor.start(KEY, stuck, frozenset({"stuck"}))
     began_s = anyio.current_time()
@@ -337,7 +337,7 @@ async def test_a_cancelled_stop_runs_to_its_end(node: Node) -> None:
 async def test_a_death_is_noticed_at_once_and_the_next_start_is_a_new_process(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N-B32: the entry goes, the port rests, and nothing is restarted on its own (D14)."""
+    """G-F2, N-B32: the entry goes, the port rests, and nothing is restarted on its own (D14)."""
     port = await node.supervisor.start(KEY, LLAMA_CPP, LLAMA)
     node.machine.processes[0].end(ProcessExit(signal=11))
     await anyio.sleep(0.1)
@@ -360,7 +360,7 @@ async def test_children_left_behind_by_a_dead_leader_are_ended(node: Node) -> No
 
 
 async def test_stop_all_stops_side_by_side(node: Node) -> None:
-    """N-B11: n slow stops take as long as one."""
+    """G-W13, N-B11: n slow stops take as long as one."""
     slow = node.install("slow", FakeProgram(term_s=10))
     for index in range(4):
         await node.supervisor.start(ReplicaKey("m", index), slow, frozenset({"slow"}))

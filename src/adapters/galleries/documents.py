@@ -33,6 +33,11 @@ class GalleryDocumentReaders:
     async def parse(self, content: bytes, *, url: str) -> object:
         return await to_thread.run_sync(_parse, content, url)
 
+    async def write(self, document: object) -> bytes:
+        from .yaml_writer import write_yaml
+
+        return write_yaml(document)
+
 
 def _parse(content: bytes, url: str) -> object:
     from .yaml_text import parse_yaml  # late: a worker that reads no gallery need not load PyYAML

@@ -3,14 +3,19 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
 from ...domain.masking import mask_url
 from ...domain.messages.error_text import go_quote
 from ...domain.ports.galleries import GalleryDocument
 from .files import LARGEST_BYTES
+
+if TYPE_CHECKING:
+    import ssl
 
 _REDIRECTS = 10  # as many as Go's client follows
 _TAG, _DATE = "tag:", "date:"
@@ -38,6 +43,7 @@ class HttpDocuments:
         client = httpx.AsyncClient(
             follow_redirects=True,
             max_redirects=_REDIRECTS,
+            verify=_trusted(),
             timeout=httpx.Timeout(self.silence_s, connect=self.connect_s),
             headers={"User-Agent": user_agent()},
         )
@@ -60,6 +66,14 @@ class HttpDocuments:
             raise ArtifactUnavailable(shown, f"the server was silent for {limit_s:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise ArtifactUnavailable(shown, mask_url(str(error)) or type(error).__name__) from error
+
+
+@cache
+def _trusted() -> "ssl.SSLContext":
+    """The system's certificates: reading them takes longer than a small document."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def user_agent() -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...domain.ports.hardware import Gpu
@@ -16,20 +16,25 @@ _MIB = 1024**2
 _PLAUSIBLE_BYTES = 1_000_000  # rocm-smi's figure below this is in MiB; Source: LocalAI pkg/xsysinfo
 
 
-@dataclass(frozen=True)
+@dataclass
 class AmdDevices:
-    """Reads the devices; ROCR_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES count."""
+    """Reads the devices; ROCR_VISIBLE_DEVICES and HIP_VISIBLE_DEVICES count.
+
+    On a machine without a card of AMD's, rocm-smi is run once.
+    """
 
     sysroot: Path
     tools: Tools
+    _nothing: bool = field(default=False, init=False)
 
     def read(self) -> tuple[tuple[Gpu, ...], tuple[str, ...]]:
         """The devices in the order of their card numbers, and what could not be asked."""
         cards = read_cards(self.sysroot, "amd")
         warnings: tuple[str, ...] = ()
-        if not cards or any(card.total_bytes is None for card in cards):
+        if any(card.total_bytes is None for card in cards) or not (cards or self._nothing):
             try:
                 cards = _with_figures(cards, self._ask_tool())
+                self._nothing = not cards
             except (OSError, ValueError) as error:
                 warnings = (f"amd: {error}",)
         named = [(f"GPU-{card.unique_id}", card) for card in cards]

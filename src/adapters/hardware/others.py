@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...domain.ports.hardware import Gpu
 from .tools import Tools
@@ -13,22 +13,32 @@ _DEVICE = re.compile(r"^GPU\d+:\s*$", re.MULTILINE)
 _HEAP = re.compile(r"^\s*memoryHeaps\[\d+\]:\s*$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OtherDevices:
-    """Asked only where neither NVIDIA, AMD nor Intel was found. Source: LocalAI pkg/xsysinfo."""
+    """Asked only where neither NVIDIA, AMD nor Intel was found. Source: LocalAI pkg/xsysinfo.
+
+    A tool that once found nothing is not run again: it takes a core for a second, and heartbeats ask
+    every ten.
+    """
 
     tools: Tools
     system: str  # as Go names it
+    _nothing: bool = field(default=False, init=False)
 
     def read(self) -> tuple[Gpu, ...]:
         """The devices in the tool's order.
 
         Raises OSError or ValueError if a tool is there and fails.
         """
+        if self._nothing:
+            return ()
         if self.system == "darwin":
             said = self.tools.run("system_profiler", "SPDisplaysDataType", "-json", timeout_s=_TOOL_S)
-            return tuple(_apple(said or "{}"))
-        return tuple(_vulkan(self.tools.run("vulkaninfo", "--text", timeout_s=_TOOL_S) or ""))
+            devices = tuple(_apple(said or "{}"))
+        else:
+            devices = tuple(_vulkan(self.tools.run("vulkaninfo", "--text", timeout_s=_TOOL_S) or ""))
+        self._nothing = not devices
+        return devices
 
 
 def _apple(text: str) -> Iterator[Gpu]:

@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from ...domain.backend_logs import BackendLogs
+from ...domain.describe_node import DescribeNode
 from ...domain.readiness import Readiness
 from ...domain.receive_files import ReceiveFiles
 from .file_endpoints import FileEndpoints, unknown_path
@@ -13,11 +14,18 @@ from .guard import Guard
 from .log_endpoints import PREFIX, LiveLogRoute, LogEndpoints
 from .probe_endpoints import ProbeEndpoints
 from .raw_route import RawRoute
+from .status_endpoint import STATUS, StatusEndpoint
 
 log = logging.getLogger(__name__)
 
 
-def application(receive: ReceiveFiles, logs: BackendLogs, readiness: Readiness, token: str) -> Starlette:
+def application(
+    receive: ReceiveFiles,
+    logs: BackendLogs,
+    readiness: Readiness,
+    token: str,
+    node: DescribeNode | None,
+) -> Starlette:
     """See `routes.node_routes`."""
     if not token:
         log.warning(
@@ -33,6 +41,7 @@ def application(receive: ReceiveFiles, logs: BackendLogs, readiness: Readiness, 
         RawRoute(b"/healthz", probes.health),
         RawRoute(b"/readyz", probes.ready),
         LiveLogRoute(logs, guard),
+        *([RawRoute(STATUS, StatusEndpoint(node).status, guard)] if node else []),
         RawRoute(b"", unknown_path, takes_key=True),
     ]
     return Starlette(routes=routes)

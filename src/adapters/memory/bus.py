@@ -110,6 +110,11 @@ class InMemoryMessageBus:
                 log.warning("message bus closed with %d messages unsent", len(self._buffer))
             self._let_go()
 
+    def sever(self) -> None:
+        """Be cut off for good, as the client of a killed process: nothing more is sent or received."""
+        self._closed = True
+        self._let_go()
+
     async def publish(self, subject: str, payload: bytes) -> None:
         await checkpoint()
         self._send(BusMessage(subject, payload))

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from ...domain.errors import FileUnreadable, FileUnwritable, NoSpace, PathEscapes
 from ...domain.file_names import NAME_LIMIT_BYTES, private_name
+from ...domain.ports.clock import Clock
 from ...domain.ports.filesystem import RootedPath
 from .tree import ROOT, DirectoryNode, FileNode, Tree
 
@@ -15,16 +16,22 @@ NEW_DIRECTORY_MODE = 0o750
 class Disk:
     """A `Tree` with a capacity, whose changes fail as a disk's do. `path` names the culprit in errors."""
 
-    def __init__(self, capacity_bytes: int | None) -> None:
-        self.tree = Tree()
+    def __init__(self, capacity_bytes: int | None, clock: Clock | None = None) -> None:
+        self.tree = Tree(clock)
         self.capacity_bytes = capacity_bytes
         self.locked: set[PurePosixPath] = set()  # directories of partial files that are being written
         self._numbers = count(1)
+        self._counted_at = -1  # `changes` of the tree when `_used_bytes` was right
+        self._used_bytes = 0
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all files, those being received included."""
-        return sum(len(node.content) for _, node in self.tree.walk(ROOT) if isinstance(node, FileNode))
+        if self._counted_at != self.tree.changes:
+            self._counted_at = self.tree.changes
+            nodes = (node for _, node in self.tree.walk(ROOT))
+            self._used_bytes = sum(len(node.content) for node in nodes if isinstance(node, FileNode))
+        return self._used_bytes
 
     def beneath(self, place: RootedPath) -> PurePosixPath:
         """The real path of `place`.

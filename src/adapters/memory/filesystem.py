@@ -7,10 +7,11 @@ from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FileInUse, FileUnreadable, FileUnwritable
 from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
+from ...domain.ports.clock import Clock
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from .disk import NEW_DIRECTORY_MODE, Disk
 from .file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
-from .tree import DirectoryNode, FileNode, LinkNode, Node
+from .tree import DirectoryNode, FileNode, LinkNode
 
 UNBOUNDED_BYTES = 1 << 50  # what a file system without a limit says it has
 
@@ -19,12 +20,12 @@ class InMemoryFileSystem:
     """A `FileSystem` that lives in this object; paths are absolute, relative ones start at `/`.
 
     `capacity_bytes` may be changed at any time; what is received counts from its first byte.
-    Modification times count up with every change. Owner bits of modes are honoured: `chmod` makes a
-    file unreadable or a directory unwritable.
+    Modification times go up with every change, by `clock` or else by counting. Owner bits of modes are
+    honoured: `chmod` makes a file unreadable or a directory unwritable.
     """
 
-    def __init__(self, *, capacity_bytes: int | None = None) -> None:
-        self._disk = Disk(capacity_bytes)
+    def __init__(self, *, capacity_bytes: int | None = None, clock: Clock | None = None) -> None:
+        self._disk = Disk(capacity_bytes, clock)
         self._tree = self._disk.tree
 
     # For tests and other fakes: set the scene, look at the outcome.
@@ -61,6 +62,7 @@ class InMemoryFileSystem:
         node = self._tree.find(path)
         assert node is not None
         node.mode = mode
+        self._tree.changes += 1
 
     def mode_of(self, path: Path) -> int | None:
         """The mode of a file or directory; None when there is none."""
@@ -91,15 +93,9 @@ class InMemoryFileSystem:
         real = self._tree.real(path)
         if self._tree.at(real) is None:
             return None
-        top = self._disk.readable_directory(path, real)
-        seen: list[Hashable] = []
-        for name, node in top.entries.items():
-            seen.append((name, _stamp(node)))
-            directory = self._tree.find(real / name)
-            if isinstance(directory, DirectoryNode):
-                seen.append(_stamp(directory))
-                seen.extend(_stamp(self._tree.find(real / name / file)) for file in files)
-        return tuple(seen)
+        del files  # what changed where is not told apart here
+        self._disk.readable_directory(path, real)
+        return self._tree.changes
 
     async def directory_inode(self, path: Path) -> int:
         node = self._tree.find(path)
@@ -273,9 +269,3 @@ def _stat(node: FileNode | DirectoryNode | None) -> FileStat | None:
         return None
     size_bytes = len(node.content) if isinstance(node, FileNode) else 0
     return FileStat(_kind_of(node), size_bytes, node.modified_ns, node.inode)
-
-
-def _stamp(node: Node | None) -> Hashable:
-    if node is None:
-        return None
-    return node.inode, node.modified_ns, None if isinstance(node, LinkNode) else node.mode

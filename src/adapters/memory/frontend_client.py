@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -35,7 +36,7 @@ class InMemoryFrontendClient:
     async def heartbeat(self, node_id: NodeId, beat: Heartbeat) -> None:
         try:
             async with self._call(wants=range(200, 300)):
-                await self.frontend.heartbeat(node_id, beat.to_wire(), self._authorization)
+                await self.frontend.heartbeat(node_id, _written(beat), self._authorization)
         except FrontendRefused as error:
             if error.status == 404:
                 raise NodeForgotten(node_id) from error
@@ -65,7 +66,10 @@ class InMemoryFrontendClient:
     async def _call(self, *, wants: range = range(0)) -> AsyncIterator[None]:
         """Bound the call and translate its failure; statuses in `wants` need no body to be a success."""
         try:
-            with anyio.fail_after(self.timeout_s):
+            if self.frontend.slow_s:
+                with anyio.fail_after(self.timeout_s):
+                    yield
+            else:  # it answers at once, and a fleet makes many of these calls
                 yield
         except TimeoutError as error:
             raise FrontendUnavailable(_URL, f"no answer within {self.timeout_s:g} s") from error
@@ -78,3 +82,9 @@ class InMemoryFrontendClient:
                 reason = f"it answers {refused.status}, a redirect, which is never followed"
                 raise FrontendUnavailable(_URL, reason) from refused
             raise FrontendUnavailable(_URL, f"it answers {refused}") from refused
+
+
+@lru_cache(maxsize=4096)
+def _written(beat: Heartbeat) -> bytes:
+    """The wire form; of a node at rest it is the same for hours."""
+    return beat.to_wire()

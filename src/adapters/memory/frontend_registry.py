@@ -64,10 +64,11 @@ class NodeRegistry:
     clock: Clock = field(default_factory=LoopClock)
     nodes: dict[NodeId, NodeRow] = field(default_factory=dict)
     _deleted: dict[str, int] = field(default_factory=dict)
+    _ids: dict[str, NodeId] = field(default_factory=dict)  # by name, also of rows that are gone
 
     def named(self, name: str) -> NodeRow | None:
         """The row of the node called `name`."""
-        return next((row for row in self.nodes.values() if row.name == name), None)
+        return self.nodes.get(self._ids.get(name, NodeId("")))
 
     def row(self, node_id: str, *, status: int = 404, failure: str = "node not found") -> NodeRow:
         """The row of that id; `status` and `failure`: what is answered when there is none."""
@@ -150,6 +151,7 @@ class NodeRegistry:
             node_type=request.node_type or "backend",
         )
         self.nodes[row.id] = row
+        self._ids[row.name] = row.id
         return row
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from anyio.lowlevel import checkpoint
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource
-from ...domain.ports.galleries import GalleryDocument
+from ...domain.ports.galleries import GalleryDocument, PlainText
 
 
 @dataclass
@@ -38,9 +38,13 @@ class InMemoryGalleries:
     async def parse(self, content: bytes, *, url: str) -> object:
         await checkpoint()
         try:
-            return _as_texts(json.loads(content, parse_int=str, parse_float=str))
+            return _as_texts(json.loads(content, parse_int=PlainText, parse_float=PlainText))
         except (ValueError, RecursionError) as error:
             raise ArtifactInvalid(url, f"it is no JSON: {error}") from error
+
+    async def write(self, document: object) -> bytes:
+        await checkpoint()
+        return json.dumps(document).encode()
 
 
 def _as_texts(value: object) -> object:
@@ -50,9 +54,9 @@ def _as_texts(value: object) -> object:
         case list():
             return [_as_texts(each) for each in value]
         case bool():
-            return str(value).lower()
+            return PlainText(str(value).lower())
         case None:
-            return ""
+            return PlainText()
         case _:
             return value
 

@@ -8,9 +8,13 @@ import anyio
 
 @dataclass(frozen=True)
 class LoopClock:
-    """`start` plus the loop's time, so that a virtual loop moves both together; inside a loop only."""
+    """`start` plus the loop's time, so that a virtual loop moves both together; `start` outside a loop."""
 
     start: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
     def now(self) -> datetime:
-        return self.start + timedelta(seconds=anyio.current_time())
+        try:
+            passed_s = anyio.current_time()
+        except RuntimeError:  # a scene is set before its loop runs
+            passed_s = 0.0
+        return self.start + timedelta(seconds=passed_s)

@@ -59,6 +59,7 @@ class FakeProcess:
     _ended_as: ProcessExit
     kept_until_s: float = math.inf  # then the keeper ends its whole group
     _child_killed: bool = False
+    _child_ended_s: float = 0.0
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -83,7 +84,8 @@ class FakeProcess:
         if self.program.held_by_kernel:
             return
         if signal is StopSignal.KILL:
-            self._child_killed = True
+            if not self._child_killed:
+                self._child_killed, self._child_ended_s = True, anyio.current_time()
             self.end(ProcessExit(signal=9))
         else:
             self.end(ProcessExit(signal=15), in_s=self.program.term_s)
@@ -108,6 +110,15 @@ class FakeProcess:
     def group_alive(self) -> bool:
         child_left = self.program.child_outlives and not self._child_killed
         return self.exit is None or (child_left and anyio.current_time() < self._kept_until_s)
+
+    @property
+    def gone_s(self) -> float | None:
+        """When the last member of its group ended; None while one lives."""
+        if self.group_alive():
+            return None
+        child_s = self._child_ended_s if self._child_killed else self.kept_until_s
+        leader_s = min(self._ends_s, self.kept_until_s)
+        return max(leader_s, min(child_s, self.kept_until_s)) if self.program.child_outlives else leader_s
 
     async def listening(self, port: int) -> Listening:
         await anyio.lowlevel.checkpoint()
@@ -159,6 +170,7 @@ class InMemoryMachine:
     oom_kills: int | None = 0
     printed: anyio.Event = field(default_factory=anyio.Event)
     boots: int = 1
+    started: int = 0  # processes, ever
     workers: dict[Path, int] = field(default_factory=dict)  # who holds a state directory
     keepers: dict[Path, float] = field(default_factory=dict)  # the adoption window of its keeper
     _runs: int = 0
@@ -173,7 +185,7 @@ class InMemoryMachine:
             self.outputs.pop(full_part(path), None)
         process = FakeProcess(
             self,
-            _FIRST_PID + len(self.processes),
+            _FIRST_PID + self.started,
             spec,
             program,
             program.backend.started(spec.environment),
@@ -182,6 +194,7 @@ class InMemoryMachine:
             ProcessExit(code=program.exit_code),
         )
         self.processes.append(process)
+        self.started += 1
         return process
 
     def worker_came(self, directory: Path) -> int:

@@ -6,10 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import getaddrinfo, move_on_after, to_thread
 
 from .socket_tables import established
 
+_RESOLVE_S = 10.0  # as the port promises
 # Somebody has the port, or the system keeps it.
 _REFUSED = {errno.EADDRINUSE, errno.EACCES, errno.EPERM}
 # The system has no such addresses: then nobody can listen on them, and nobody has to.
@@ -18,10 +19,11 @@ _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPOR
 
 @dataclass(frozen=True)
 class LocalNetwork:
-    """A `Network` that binds the wildcard addresses of IPv4 and IPv6 in turn, as a server would.
+    """A `Network` and `HostNames` that asks the system.
 
-    SO_REUSEADDR, which servers set: without it a port looks taken for the minute that connections of
-    its last owner rest in TIME_WAIT. On Linux it never lets us beside a socket that listens.
+    It binds the wildcard addresses of IPv4 and IPv6 in turn, as a server would. SO_REUSEADDR, which
+    servers set: without it a port looks taken for the minute that connections of its last owner rest in
+    TIME_WAIT. On Linux it never lets us beside a socket that listens.
     No SO_REUSEPORT: with it we could share the port of any listener that has it, as gRPC servers do.
     `socket_tables` is the directory of the kernel's tables.
     """
@@ -36,6 +38,15 @@ class LocalNetwork:
     async def connections(self, ports: Collection[int]) -> int | None:
         # In a thread: a busy machine has a hundred thousand lines.
         return await to_thread.run_sync(established, self.socket_tables, frozenset(ports))
+
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        with move_on_after(_RESOLVE_S):
+            try:
+                found = await getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError):
+                return ()
+            return tuple(dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found))
+        return ()
 
 
 def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:

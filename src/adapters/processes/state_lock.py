@@ -104,5 +104,6 @@ def _writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"{error.strerror or error}; the worker keeps its lock and journal there"
+        why = "the worker keeps its lock and journal there; LOCALAI_WORKER_STATE_PATH names another place"
+        reason = f"{error.strerror or error}; {why}"
         raise FileUnwritable(directory, reason) from error

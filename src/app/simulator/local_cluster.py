@@ -26,6 +26,7 @@ from .failures import PartFailed, last_lines
 from .frontend import SimulatedFrontend
 from .frontend_http import frontend_app
 from .nats_server import NatsServer
+from .nats_users import NatsUsers
 
 TOKEN = "demo-token"  # noqa: S105 - of clusters that live for seconds, on loopback
 _COMES_UP_S = 20.0
@@ -144,6 +145,7 @@ class LocalCluster:
             "LOCALAI_BACKENDS_PATH": str(home / "backends"),
             "LOCALAI_MODELS_PATH": str(home / "models"),
             "LOCALAI_HEARTBEAT_INTERVAL": "2s",
+            "LOCALAI_WORKER_ADOPTION_WINDOW": "30s",  # nothing outlives the cluster for long
         }
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("LOCALAI_")}
         log = home / "worker.log"
@@ -163,15 +165,21 @@ class LocalCluster:
 
 
 @asynccontextmanager
-async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator[LocalCluster]:
+async def local_cluster(
+    directory: Path, *, token: str = TOKEN, users: NatsUsers | None = None
+) -> AsyncIterator[LocalCluster]:
     """Real parts below `directory`, which is the caller's to make and remove.
+
+    With `users` the NATS server takes only those, and the frontend mints one for every node.
 
     Raises:
         ServerMissing, PartFailed: the NATS server cannot be started.
     """
-    nats = NatsServer(directory, _free_ports(1))
+    nats = NatsServer(directory, _free_ports(1), users.server_config if users else "")
     async with anyio.create_task_group() as tasks:
-        registry = InMemoryFrontend(token=token, clock=SystemClock())
+        registry = InMemoryFrontend(
+            token=token, clock=SystemClock(), credentials=users.mint_worker if users else None
+        )
         documents: dict[str, bytes] = {}
         http = HttpServer(frontend_app(registry, documents), "127.0.0.1", 0)
         frontend_port: int = await tasks.start(http.serve)
@@ -183,6 +191,8 @@ async def local_cluster(directory: Path, *, token: str = TOKEN) -> AsyncIterator
         try:
             await nats.start()
             with anyio.fail_after(_COMES_UP_S):
+                if users:
+                    await bus.login(users.mint("frontend"))
                 await bus.open()
             yield cluster
         finally:

@@ -19,10 +19,14 @@ _GOES_DOWN_S = 5.0
 
 @dataclass
 class NatsServer:
-    """`nats-server` on 127.0.0.1:`port`, its log in `directory`. Whoever starts it stops it."""
+    """`nats-server` on 127.0.0.1:`port`, its log in `directory`. Whoever starts it stops it.
+
+    `settings` are more of the server's own, in its language.
+    """
 
     directory: Path
     port: int
+    settings: str = ""
     _process: Process | None = field(default=None, init=False)
 
     @property
@@ -44,8 +48,13 @@ class NatsServer:
         )
         if program is None:
             raise ServerMissing("nats-server")
+        settings = self.directory / "nats-server.conf"
+        settings.write_text(self.settings)
         self._process = server = await anyio.open_process(
-            [program, "--addr", "127.0.0.1", "--port", str(self.port), "--log", str(self.log)],
+            [
+                *(program, "--config", str(settings), "--log", str(self.log)),
+                *("--addr", "127.0.0.1", "--port", str(self.port)),
+            ],
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

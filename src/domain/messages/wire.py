@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import ClassVar, Self
 
 from .document import Fields, decode_object
@@ -41,12 +42,17 @@ class WireObject(ABC):
         return without_zeros(self._values(), always=self._always)
 
     def _values(self) -> dict[str, object]:
-        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {name: _plain(getattr(self, name)) for name in _names(type(self))}
 
     @classmethod
     @abstractmethod
     def _read(cls, fields: Fields) -> Self:
         """Read each field with the reader of its type."""
+
+
+@cache
+def _names(message: type[WireObject]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(message))
 
 
 def _plain(value: object) -> object:

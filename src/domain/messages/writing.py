@@ -4,11 +4,12 @@ Compact, fields in struct order, zero values left out, `<`, `>` and `&` escaped,
 fraction. Source: the `encoding/json` package behind LocalAI core/services/messaging/client.go.
 """
 
+import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from json.encoder import encode_basestring
+from typing import cast
 
 EMPTY_REQUEST = b"{}"
 """The body of a request that says nothing: backend.list, models.running, files.temp."""
@@ -41,19 +42,41 @@ def without_zeros(fields: Mapping[str, object], *, always: Collection[str] = ())
 
 def written_size(text: str) -> int:
     """How many bytes `text` takes between the quotes of a JSON string."""
-    return len(_written_text(text).encode()) - 2
+    return len(_written(text).encode()) - 2
 
 
 def _written(value: object) -> str:
+    """The standard encoder's text, with what Go writes otherwise put right: all of that is inside strings,
+    but for floats.
+    """
+    if _has_float(value):
+        return _written_slowly(value)
+    written = _ENCODER.encode(value)
+    return _ESCAPED_BY_GO.sub(_escape, written) if _ESCAPED_BY_GO.search(written) else written
+
+
+def _has_float(value: object) -> bool:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return False
+    if kind is list or kind is tuple:
+        return any(map(_has_float, cast("Sequence[object]", value)))
+    if isinstance(value, Mapping):
+        return any(map(_has_float, value.values()))
+    return isinstance(value, float)
+
+
+def _other(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a message cannot carry a {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_other)
+
+
+def _written_slowly(value: object) -> str:
     match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return _written_text(value)
-        case int():
-            return str(int(value))
         case float():
             return _written_float(value)
         case Mapping():
@@ -61,16 +84,11 @@ def _written(value: object) -> str:
         case list() | tuple():
             return "[" + ",".join(map(_written, value)) + "]"
         case _:
-            raise TypeError(f"a message cannot carry a {type(value).__name__}")
+            return _written(value)
 
 
 # Beyond what JSON itself asks to escape. Everything else that Python escapes, Go escapes the same way.
 _ESCAPED_BY_GO = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
-
-
-def _written_text(text: str) -> str:
-    written = encode_basestring(text)
-    return _ESCAPED_BY_GO.sub(_escape, written) if _ESCAPED_BY_GO.search(written) else written
 
 
 def _escape(character: re.Match[str]) -> str:

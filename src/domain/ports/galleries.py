@@ -23,7 +23,7 @@ class GalleryDocument:
 
 
 class GalleryDocuments(Protocol):
-    """Fetches documents by `http://`, `https://` and `file://`, and reads the YAML in them."""
+    """Fetches documents by `http://`, `https://` and `file://`; reads and writes the YAML in them."""
 
     async def fetch(self, url: str, *, trusted_root: Path, known: str = "") -> GalleryDocument | None:
         """What lies at `url`; None while it is what a fetch gave as version `known`.
@@ -44,4 +44,10 @@ class GalleryDocuments(Protocol):
 
         Raises:
             ArtifactInvalid: it is no YAML, several documents, or hostile.
+        """
+
+    async def write(self, document: object) -> bytes:
+        """`document` (dicts, lists, texts, numbers, truth values, None) as YAML, keys in their order.
+
+        Reading it gives the same document, a text that looks like a number included.
         """

@@ -12,7 +12,9 @@ from ...startup import exit_code
 Speak = Literal["seed", "newer"]
 
 simulate = typer.Typer(
-    help="Play LocalAI's frontend, by hand or by scenario.", no_args_is_help=True, rich_markup_mode=None
+    help="Play LocalAI's frontend, by hand or by scenario, or a whole fleet.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -24,7 +24,7 @@ from ....adapters.memory.frontend_nodes import Generation
 from ....domain.errors import WorkerError
 
 _GENERATIONS: tuple[Generation, ...] = ("seed", "newer")
-_TOP = ("name", "covers", "speak", "nodes", "steps", "approve", "needs")
+_TOP = ("name", "covers", "speak", "nodes", "steps", "approve", "needs", "login")
 _BESIDE = ("expect", "fails", "save", "within", "says")
 TOGETHER = "together"
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -67,7 +67,7 @@ class Step:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A whole scenario. `nodes`: settings of each worker by its name; `approve`: whether they are approved
-    by themselves; `needs`: programs without which it cannot be played.
+    by themselves; `needs`: programs without which it cannot be played; `login`: NATS takes only minted users.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Scenario:
     speak: Sequence[Generation] = _GENERATIONS
     approve: bool = True
     needs: Sequence[str] = ()
+    login: bool = False
     file: str = ""  # its file's name without the ending
 
 
@@ -122,6 +123,7 @@ def parse_scenario(document: object, where: str) -> Scenario:
         speak=tuple(each for each in _GENERATIONS if each in speak),
         nodes=nodes,
         approve=bool(top.get("approve", True)),
+        login=bool(top.get("login", False)),
         needs=tuple(str(each) for each in _sequence(top.get("needs", []), f"{where}: needs")),
         steps=tuple(parse_step(each, f"{where}: step {number}") for number, each in enumerate(steps, 1)),
     )

@@ -18,6 +18,7 @@ from ....domain.galleries import Gallery
 from ...startup import leaves
 from ..live import LiveFrontend
 from ..local_cluster import LocalCluster, local_cluster
+from ..nats_users import NatsUsers
 from ..playable_image import PLAYABLE, gallery_index, pack_playable
 from .document import Scenario, read_scenario
 from .fault_verbs import FaultVerbs
@@ -65,7 +66,8 @@ class Stage:
         """
         home = self.directory / f"{_file_name(scenario.name)}-{generation}-{next(self._numbers)}"
         home.mkdir()
-        async with local_cluster(home) as cluster, anyio.create_task_group() as tasks:
+        users = NatsUsers() if scenario.login else None
+        async with local_cluster(home, users=users) as cluster, anyio.create_task_group() as tasks:
             cluster.registry.generation = generation
             cluster.registry.auto_approve = scenario.approve
             live = await self.frontend(cluster, scenario.nodes)

@@ -1,0 +1,193 @@
+"""A fence around one life of a worker: everything it does to the world outside passes through it.
+
+When the worker is killed the fence goes down: calls raise from then on, before they do anything. So what its
+code does as it is cancelled (`finally` blocks, shielded clean-ups) has no effect, as after a real SIGKILL.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, cast
+
+from ....adapters.memory.bus import InMemorySubscription
+from ....adapters.memory.file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
+from ....adapters.memory.machine import FakeProcess
+from ....adapters.memory.processes import FoundFakeProcess
+from ....domain.ports.processes import MarkedGroup
+
+Port = TypeVar("Port")
+
+# Results that reach the outside themselves, and the roles they play.
+_ROLES: dict[type, str] = {
+    FakeProcess: "process",
+    FoundFakeProcess: "process",
+    InMemoryIncomingFile: "incoming",
+    InMemoryPartialFile: "incoming",
+    InMemoryOutgoingFile: "outgoing",
+    InMemorySubscription: "subscription",
+}
+# Calls without an effect, most of them polled or part of every heartbeat: not worth a line in the history.
+_QUIET = frozenset(
+    {
+        ("hardware", "read"),
+        ("filesystem", "space"),
+        ("filesystem", "stat"),
+        ("frontend", "heartbeat"),
+        ("frontend", "loaded_models"),
+        ("network", "connections"),
+        ("process", "group_alive"),
+        ("process", "listening"),
+        ("processes", "tail"),
+        ("clock", "now"),
+    }
+)
+
+
+class Fenced(asyncio.CancelledError):
+    """The process that makes this call is dead."""
+
+    def __init__(self) -> None:
+        super().__init__("Cancelled via cancel scope: the worker was killed")  # as anyio tells its own
+
+
+class Watch(Protocol):
+    """Who looks on."""
+
+    def called(self, role: str, name: str, args: tuple[Any, ...]) -> None:
+        """A call is about to be made."""
+
+    def returned(self, role: str, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """It returned `result`."""
+
+    def failed(self, role: str, name: str, args: tuple[Any, ...], error: Exception) -> None:
+        """It raised `error`."""
+
+
+@dataclass(eq=False)
+class Fence:
+    """One life of a worker, seen from its ports."""
+
+    watch: Watch
+    kill: Callable[[], None]
+    down: bool = False
+    _crossings_left: int | None = None
+    _armed: bool = field(default=False)
+
+    def kill_after(self, crossings: int) -> None:
+        """Kill the worker at the `crossings`th time from now that a call is made or returns."""
+        self._crossings_left, self._armed = crossings, True
+
+    def lower(self) -> None:
+        """Let nothing pass any more."""
+        self.down = self._armed = True
+
+    def guard(self, port: Port, role: str) -> Port:
+        """`port` as the worker sees it."""
+        return cast(Port, _Guarded(port, role, self))
+
+    def _cross(self) -> None:
+        if self.down:
+            raise Fenced
+        if self._crossings_left is not None:
+            self._crossings_left -= 1
+            if self._crossings_left <= 0:
+                self._crossings_left = None
+                self.kill()
+                raise Fenced
+
+    def _wrapped(self, result: Any) -> Any:
+        if type(result) is tuple and result and isinstance(result[0], MarkedGroup):
+            return tuple(MarkedGroup(each.mark, self.guard(each.process, "process")) for each in result)
+        role = _ROLES.get(type(result))
+        return result if role is None else _Guarded(result, role, self)
+
+    def asynchronous(self, role: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, a coroutine function, behind the fence."""
+
+        async def quiet(*args: Any, **options: Any) -> Any:
+            if self._armed:
+                self._cross()
+            result = await method(*args, **options)
+            if self._armed:
+                self._cross()
+            return result
+
+        async def watched(*args: Any, **options: Any) -> Any:
+            if self._armed:
+                self._cross()
+            self.watch.called(role, name, args)
+            try:
+                result = await method(*args, **options)
+            except Exception as error:
+                if self._armed:
+                    self._cross()
+                self.watch.failed(role, name, args, error)
+                raise
+            if self._armed:
+                self._cross()
+            self.watch.returned(role, name, args, result)
+            return self._wrapped(result)
+
+        return quiet if (role, name) in _QUIET else watched
+
+    def immediate(self, role: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """`method`, an ordinary one, behind the fence."""
+
+        def quiet(*args: Any, **options: Any) -> Any:
+            if self._armed:
+                self._cross()
+            return method(*args, **options)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            if self._armed:
+                self._cross()
+            self.watch.called(role, name, args)
+            result = method(*args, **options)
+            self.watch.returned(role, name, args, result)
+            return self._wrapped(result)
+
+        return quiet if (role, name) in _QUIET else watched
+
+    async def stream(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """`chunks` behind the fence."""
+        async for chunk in chunks:
+            if self._armed:
+                self._cross()
+            yield chunk
+
+
+def behind(port: Port) -> Port:
+    """What is behind the fence, for those who look at a worker without being it."""
+    return cast(Port, port._port) if isinstance(port, _Guarded) else port  # noqa: SLF001
+
+
+class _Guarded:
+    """Stands in front of a port: methods pass the fence, everything else is the port's own."""
+
+    def __init__(self, port: Any, role: str, fence: Fence) -> None:
+        own = self.__dict__
+        own["_port"], own["_role"], own["_fence"] = port, role, fence
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._port, name)
+        if inspect.iscoroutinefunction(value):
+            value = self._fence.asynchronous(self._role, name, value)
+        elif inspect.isasyncgenfunction(value):
+            chunks, fence = value, self._fence
+            value = lambda *args: fence.stream(chunks(*args))  # noqa: E731
+        elif inspect.ismethod(value):
+            value = self._fence.immediate(self._role, name, value)
+        else:
+            return value  # a property may differ the next time
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._port, name, value)
+
+    def __aiter__(self) -> "_Guarded":
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.__getattr__("__anext__")()

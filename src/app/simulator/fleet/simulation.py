@@ -1,0 +1,133 @@
+"""One simulation from its case to its outcome."""
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from ...virtual_time import run_in_virtual_time
+from .fault_player import FaultPlayer
+from .figures import SAMPLES, Figures, Sample
+from .fleet import Fleet
+from .history import History
+from .invariants import Invariants
+from .plan import Case
+from .violations import Verdict, Violation
+from .workload import Workload
+
+_INSPECT_S = 60.0
+
+Progress = Callable[[float], None]
+"""Hears the virtual time, in seconds, now and then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a case. `digest` is the hash of the whole event log, `latest` its end."""
+
+    case: Case
+    digest: str
+    events: int
+    figures: Figures
+    violation: Violation | None
+    latest: tuple[str, ...]
+
+
+def play(case: Case, progress: Progress | None = None) -> Outcome:
+    """Simulate `case` to its end, or to the first violation."""
+    with _undisturbed():
+        return run_in_virtual_time(_Simulation(case, progress or (lambda _at_s: None)).run)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without log lines, of which a fleet writes millions, and without collecting what lives to the end."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        gc.unfreeze()
+
+
+@dataclass(eq=False)
+class _Simulation:
+    case: Case
+    progress: Progress
+    history: History = field(default_factory=History)
+    figures: Figures = field(default_factory=Figures)
+
+    async def run(self) -> Outcome:
+        case = self.case
+        with anyio.CancelScope() as whole:
+            rules = Invariants(Verdict(self.history, whole.cancel))
+            fleet = Fleet(case.plan, self.history, rules, self.figures)
+            workload = Workload(fleet)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(fleet.run)
+                tasks.start_soon(FaultPlayer(fleet).play, case.faults)
+                tasks.start_soon(workload.requests)
+                tasks.start_soon(workload.operations)
+                tasks.start_soon(self._inspect, fleet)
+                tasks.start_soon(self._sample, fleet)
+                await anyio.sleep_until(min(60.0, case.end_s))
+                gc.collect()
+                gc.freeze()
+                await anyio.sleep_until(case.end_s)
+                self._sample_now(fleet)
+                if case.plan.is_long and case.end_s >= case.plan.duration_s:
+                    rules.healed(fleet.hosts, fleet.frontend.cluster, fleet.life_on)
+                self.history.close()
+                tasks.cancel_scope.cancel()
+        return Outcome(
+            case=case,
+            digest=self.history.digest,
+            events=self.history.events,
+            figures=self.figures,
+            violation=rules.verdict.violation,
+            latest=tuple(self.history.latest),
+        )
+
+    async def _inspect(self, fleet: Fleet) -> None:
+        while True:
+            await anyio.sleep(_INSPECT_S)
+            for life in fleet.lives:
+                fleet.rules.touched(life.host)
+                fleet.rules.inspect(life)
+
+    async def _sample(self, fleet: Fleet) -> None:
+        every_s = self.case.end_s / SAMPLES
+        while True:
+            await anyio.sleep(every_s)
+            self._sample_now(fleet)
+            self.progress(anyio.current_time())
+
+    def _sample_now(self, fleet: Fleet) -> None:
+        now_s = anyio.current_time()
+        states = Counter(row.status.value for row in fleet.registry.nodes.values())
+        if unknown := len(fleet.hosts) - states.total():
+            states["unknown"] = unknown
+        leased = resting = workers = 0
+        for life in fleet.lives:
+            workers += life.is_up
+            pool = life.worker.supervisor.ports
+            leased += len(pool.leased)
+            resting += pool.resting(now_s)
+        cluster = fleet.frontend.cluster
+        self.figures.samples.append(
+            Sample(
+                at_s=now_s,
+                nodes=dict(sorted(states.items())),
+                workers=workers,
+                wanted=sum(policy.min_replicas for policy in cluster.policies.values()),
+                loaded=sum(len(row.models) for row in fleet.registry.nodes.values()),
+                running=sum(len(host.groups) for host in fleet.hosts),
+                ports_leased=leased,
+                ports_resting=resting,
+            )
+        )

@@ -1,0 +1,122 @@
+"""Installing models from galleries: files, prompt templates, configuration and a record of it all."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .download_file import DownloadFile
+from .errors import ArtifactUnavailable
+from .image_reference import names_image
+from .index_urls import HUGGING_FACE, document_url
+from .model_entry import ModelFile
+from .model_plan import ModelPlan, below_models
+from .ollama import OLLAMA_REGISTRY, ollama_blob, ollama_manifest_url
+from .ports.archives import ArchiveUnpacker, is_archive
+from .ports.artifacts import ArtifactSource
+from .ports.filesystem import FileKind, FileSystem, RootedPath
+from .ports.galleries import GalleryDocuments
+
+log = logging.getLogger(__name__)
+
+_WEB = ("http://", "https://", "github:", "huggingface://", "hf://", "hf.co/")
+_IMAGE_FILE, _OLLAMA, _LOCAL = "ocifile://", "ollama://", "file://"
+
+
+@dataclass
+class InstallModel:
+    """Puts models into `models_path`, as an upstream worker would, and no path outside of it.
+
+    A file that is there with the right hash, or any file where no hash is known, is kept. Everything
+    appears whole; a failure stops, and what came before it stays.
+    Source: LocalAI core/gallery/models.go, InstallModel.
+    """
+
+    filesystem: FileSystem
+    models_path: Path
+    documents: GalleryDocuments
+    download: DownloadFile
+    artifacts: ArtifactSource
+    archives: ArchiveUnpacker
+    hugging_face: str = HUGGING_FACE
+    ollama: str = OLLAMA_REGISTRY
+
+    async def install(self, plan: ModelPlan) -> None:
+        """Write what `plan` says: files in their order, templates, the model's YAML, and the record.
+
+        Raises:
+            WorkerError: what could not be fetched or written.
+        """
+        await self.filesystem.make_directory(self.models_path)
+        if plan.wants_snapshot:
+            log.warning(
+                "model has no files of its own, its weights are left to the backend: model=%s", plan.name
+            )
+        for file in plan.files:
+            await self._put_file(file)
+        for template in plan.templates:
+            await self._write(below_models(f"{template.name}.tmpl"), template.content.encode())
+        if plan.config is not None:
+            await self._write(plan.config_path, await self.documents.write(plan.config))
+        await self._write(plan.record_path, await self.documents.write(plan.record()))
+
+    async def _put_file(self, file: ModelFile) -> None:
+        place = RootedPath(self.models_path, below_models(file.filename))
+        if file.uri.startswith(_IMAGE_FILE) or (not file.uri.startswith(_WEB) and names_image(file.uri)):
+            await self._put_image(file.uri, place)
+            return
+        if await self._is_there(file, place):
+            log.info("model file is there: path=%s", place.path)
+            return
+        url, sha256 = await self._address(file)
+        log.info("model file wanted: path=%s source=%s", place.path, file.uri)
+        await self.download.fetch(url, place, sha256=sha256)
+        if is_archive(file.filename):
+            await self.archives.unpack(place)
+
+    async def _is_there(self, file: ModelFile, place: RootedPath) -> bool:
+        found = await self.filesystem.locate(place)
+        if found is None or found.kind is not FileKind.FILE:
+            return False
+        if not file.sha256:
+            return True
+        opened = await self.filesystem.open_outgoing(place)
+        if opened is None:
+            return False
+        try:
+            return await opened.sha256() == file.sha256.lower()
+        finally:
+            await opened.close()
+
+    async def _address(self, file: ModelFile) -> tuple[str, str]:
+        """Where to fetch the file, and its hash."""
+        if file.uri.startswith(_LOCAL):
+            raise ArtifactUnavailable(
+                file.uri, "files of a model come from web servers; put it there yourself"
+            )
+        if file.uri.startswith(_OLLAMA):
+            manifest_url = ollama_manifest_url(file.uri, self.ollama)
+            manifest = await self.documents.fetch(manifest_url, trusted_root=self.models_path)
+            assert manifest is not None, "only a known version can be unchanged"
+            return ollama_blob(file.uri, manifest.content, self.ollama)
+        return document_url(file.uri, hugging_face=self.hugging_face), file.sha256
+
+    async def _put_image(self, uri: str, place: RootedPath) -> None:
+        """Unpack an image into a directory of the file's name.
+
+        Upstream unpacks one whose name has an extension over the directory around it.
+        """
+        await self.filesystem.make_directory(place.path.parent)
+        private = await self.filesystem.private_directory(place.path)
+        try:
+            await self.artifacts.fetch(uri, private)
+            await self.filesystem.replace_directory(private, place.path)
+        finally:
+            await self.filesystem.remove_tree(private)
+
+    async def _write(self, path: PurePosixPath, content: bytes) -> None:
+        file = await self.filesystem.open_incoming(RootedPath(self.models_path, path))
+        try:
+            await file.write(content)
+            await file.publish()
+        finally:
+            await file.discard()

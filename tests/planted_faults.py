@@ -1,0 +1,163 @@
+"""Workers that are broken on purpose, one fault each: what the simulator has to find."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from localai_worker.adapters.memory.file_transfers import InMemoryPartialFile
+from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.adapters.memory.network import InMemoryNetwork
+from localai_worker.app.control_plane import ControlPlane
+from localai_worker.domain.allocate_ports import PortPool
+from localai_worker.domain.heartbeats import Heartbeats
+from localai_worker.domain.install import InstallBackends
+from localai_worker.domain.keyed_locks import KeyedLocks
+from localai_worker.domain.ports.processes import Listening, StopSignal
+from localai_worker.domain.process_journal import ProcessJournal
+from localai_worker.domain.process_table import Entry
+from localai_worker.domain.recover import RecoverBackends, Recovered
+from localai_worker.domain.start_backend import BackendStarter
+from localai_worker.domain.stop_group import StopLadder
+from localai_worker.domain.supervise import Supervisor
+
+Patch = pytest.MonkeyPatch
+Plant = Callable[[Patch], None]
+
+
+def port_released_before_death(patch: Patch) -> None:
+    honest = Supervisor._end
+
+    async def end(self: Supervisor, entry: Entry, ladder: StopLadder) -> None:
+        self.ports.release(entry.lease, now_s=anyio.current_time())
+        await honest(self, entry, ladder)
+
+    patch.setattr(Supervisor, "_end", end)
+
+
+def port_without_rest(patch: Patch) -> None:
+    honest = PortPool.lease
+
+    def lease(self: PortPool, key: Any, *, now_s: float, usable: Any) -> Any:
+        return honest(self, key, now_s=now_s + 1000, usable=usable)
+
+    patch.setattr(PortPool, "lease", lease)
+
+
+def reply_lost_on_failure(patch: Patch) -> None:
+    honest = ControlPlane._reply
+
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
+        if not getattr(answer, "error", ""):
+            await honest(self, command, message, answer)
+
+    patch.setattr(ControlPlane, "_reply", reply)
+
+
+def failure_told_twice(patch: Patch) -> None:
+    honest = ControlPlane._reply
+
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
+        await honest(self, command, message, answer)
+        if getattr(answer, "error", ""):
+            await honest(self, command, message, answer)
+
+    patch.setattr(ControlPlane, "_reply", reply)
+
+
+def stranger_taken_for_the_backend(patch: Patch) -> None:
+    async def until_ready(self: BackendStarter, launched: Any, stopping: Callable[[], bool]) -> None:
+        process = launched.process
+        while await process.listening(launched.port) is Listening.NOBODY and process.exit is None:
+            await anyio.sleep(0.1)
+
+    patch.setattr(BackendStarter, "until_ready", until_ready)
+    patch.setattr(InMemoryNetwork, "can_listen", lambda _self, _port: True)
+
+
+def stop_that_waits_for_nobody(patch: Patch) -> None:
+    async def descend(self: StopLadder, key: Any, process: Any) -> None:
+        process.signal_group(StopSignal.TERM)
+
+    patch.setattr(StopLadder, "descend", descend)
+
+
+def lock_kept_after_a_failure(patch: Patch) -> None:
+    honest = KeyedLocks.hold
+
+    @asynccontextmanager
+    async def hold(self: KeyedLocks[Any], key: Any) -> AsyncIterator[None]:
+        lock = honest(self, key)
+        await lock.__aenter__()
+        yield
+        await lock.__aexit__(None, None, None)
+
+    patch.setattr(KeyedLocks, "hold", hold)
+
+
+def death_that_nobody_cleans_up(patch: Patch) -> None:
+    async def watch(self: Supervisor, entry: Entry, launched: Any) -> None:
+        await launched.process.wait()
+
+    patch.setattr(Supervisor, "_watch", watch)
+
+
+def node_that_never_registers_again(patch: Patch) -> None:
+    honest = Heartbeats._beat
+
+    async def beat(self: Heartbeats, outcome: Any, forgotten: int) -> int:
+        await honest(self, outcome, forgotten)
+        return 0
+
+    patch.setattr(Heartbeats, "_beat", beat)
+
+
+def journal_that_is_not_written(patch: Patch) -> None:
+    """And no marks either: the processes of a killed worker are then nobody's."""
+
+    async def keep(self: ProcessJournal, record: Any) -> None:
+        return None
+
+    async def sweep(self: RecoverBackends, recovered: Recovered) -> None:
+        return None
+
+    patch.setattr(ProcessJournal, "keep", keep)
+    patch.setattr(RecoverBackends, "_sweep", sweep)
+
+
+def backend_built_in_its_place(patch: Patch) -> None:
+    @asynccontextmanager
+    async def private_directory(self: InstallBackends, name: str) -> AsyncIterator[Path]:
+        place = self.installed.backends_path / name
+        await self.filesystem.make_directory(place)
+        yield place
+
+    async def replace_directory(self: InMemoryFileSystem, new: Path, target: Path) -> None:
+        return None
+
+    patch.setattr(InstallBackends, "_private_directory", private_directory)
+    patch.setattr(InMemoryFileSystem, "replace_directory", replace_directory)
+
+
+def upload_that_is_visible_at_once(patch: Patch) -> None:
+    honest = InMemoryPartialFile.write
+
+    async def write(self: InMemoryPartialFile, chunk: bytes) -> None:
+        await honest(self, chunk)
+        self._disk.tree.attach(self._target, self._disk.tree.new_file(bytes(self._content), 0o644))
+
+    patch.setattr(InMemoryPartialFile, "write", write)
+
+
+def worker_that_ends_over_a_failed_command(patch: Patch) -> None:
+    honest = ControlPlane._reply
+
+    async def reply(self: ControlPlane, command: Any, message: Any, answer: Any) -> None:
+        await honest(self, command, message, answer)
+        if getattr(answer, "error", ""):
+            raise RuntimeError("nobody caught this")
+
+    patch.setattr(ControlPlane, "_reply", reply)

@@ -1,0 +1,437 @@
+"""Prefetching models, over everything in memory."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from localai_worker.adapters.memory.archives import InMemoryArchives
+from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
+from localai_worker.adapters.memory.downloads import InMemoryDownloads
+from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.adapters.memory.galleries import InMemoryGalleries
+from localai_worker.adapters.memory.hardware import InMemoryHardware
+from localai_worker.adapters.memory.machine import InMemoryMachine
+from localai_worker.adapters.memory.network import InMemoryNetwork
+from localai_worker.app.container import Container, build_worker
+from localai_worker.app.memory_container import in_memory
+from localai_worker.domain.download_file import DownloadFile
+from localai_worker.domain.errors import ArtifactUnavailable
+from localai_worker.domain.galleries import Gallery
+from localai_worker.domain.install_model import InstallModel
+from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
+from localai_worker.domain.prefetch_models import PrefetchModels
+from localai_worker.domain.public_hosts import PrivateAddress, require_public
+from localai_worker.domain.read_galleries import ReadGalleries
+from tests.memory_worker import memory_settings
+from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
+
+MODELS = Path("/srv/models")
+SITE = Gallery("site", "https://galleries.example/index.yaml")
+OTHER = Gallery("other", "https://other.example/index.yaml")
+FILE = "https://files.example/m.gguf"
+
+
+@pytest.fixture
+def anyio_backend() -> AnyioBackend:
+    return VIRTUAL_TIME
+
+
+class Node:
+    def __init__(self) -> None:
+        self.filesystem = InMemoryFileSystem()
+        self.documents = InMemoryGalleries({SITE.url: (), OTHER.url: ()})
+        self.web = InMemoryDownloads({FILE: b"weights"})
+        self.artifacts = InMemoryArtifacts(self.filesystem)
+        self.network = InMemoryNetwork(InMemoryMachine(), names={"docs.example": ("93.184.216.34",)})
+        self.galleries = [SITE, OTHER]
+        installer = InstallModel(
+            self.filesystem,
+            MODELS,
+            self.documents,
+            DownloadFile(self.filesystem, self.web),
+            self.artifacts,
+            InMemoryArchives(self.filesystem),
+        )
+        self.service = PrefetchModels(
+            ids=(),
+            galleries=self.galleries,
+            indexes=ReadGalleries(self.documents, self.filesystem, MODELS),
+            installer=installer,
+            downloads=self.web,
+            names=self.network,
+            hardware=InMemoryHardware(),
+            capability="default",
+        )
+
+    def list_models(self, *entries: dict[str, Any], gallery: Gallery = SITE) -> None:
+        self.documents.indexes[gallery.url] = entries
+
+    async def prefetch(self, *ids: str) -> list[str]:
+        self.service.ids = ids
+        await self.service.run()
+        return self.files
+
+    @property
+    def files(self) -> list[str]:
+        return [str(path.relative_to(MODELS)) for path in self.filesystem.files(MODELS)]
+
+    def config(self, name: str) -> Any:
+        content = self.filesystem.get(MODELS / f"{name}.yaml")
+        assert content is not None
+        return json.loads(content)
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+def model(name: str, uri: str = FILE, filename: str = "m.gguf", **fields: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "overrides": {"backend": "x"},
+        "files": [{"filename": filename, "uri": uri}],
+        **fields,
+    }
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("ids", [(), ("",), (" ", "\t")])
+async def test_without_ids_nothing_happens_at_all(
+    node: Node, caplog: pytest.LogCaptureFixture, ids: tuple[str, ...]
+) -> None:
+    """S-W34, M-1.3."""
+    node.service.galleries = ()
+    with caplog.at_level(logging.DEBUG):
+        assert await node.prefetch(*ids) == []
+    assert caplog.records == []
+
+
+async def test_ids_are_trimmed_and_installed_in_their_order(node: Node) -> None:
+    """S-W34, M-1.3."""
+    node.list_models(model("a", "https://files.example/a", "a"), model("b", "https://files.example/b", "b"))
+    node.web.files = {"https://files.example/a": b"a", "https://files.example/b": b"b"}
+    await node.prefetch(" b ", "", "a")
+    assert [url[-1] for url, _ in node.web.asked] == ["b", "a"]
+
+
+async def test_without_galleries_every_model_is_skipped_with_a_warning(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S-W34, M-1.4."""
+    node.service.galleries = ()
+    assert await node.prefetch("a", "b") == []
+    assert warnings(caplog) == ["models not prefetched, there are no galleries (LOCALAI_GALLERIES): a, b"]
+
+
+async def test_one_failure_does_not_stop_the_others(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """S-W34, M-1.6, M-2.6."""
+    node.list_models(model("broken", "https://files.example/missing"), model("good"))
+    assert await node.prefetch("broken", "unheard-of", "good") == [
+        "._gallery_good.yaml",
+        "good.yaml",
+        "m.gguf",
+    ]
+    assert [text.split(" error=")[0] for text in warnings(caplog)] == [
+        "model not prefetched: model=broken",
+        "model not prefetched: model=unheard-of",
+    ]
+    assert 'no model found with name "unheard-of"' in warnings(caplog)[1]
+
+
+async def test_a_bug_costs_one_model_and_not_the_node(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """M-1.6."""
+    node.list_models(model("a", filename="a"), model("good"))
+    put, real = node.filesystem.open_incoming, node.filesystem.open_incoming
+
+    async def fail_once(place: Any, *, mode: int = 0o644) -> Any:
+        if place.relative.name == "a":
+            raise ZeroDivisionError
+        return await real(place, mode=mode)
+
+    node.filesystem.open_incoming = fail_once  # type: ignore[method-assign]
+    assert "good.yaml" in await node.prefetch("a", "good")
+    assert any(record.exc_info for record in caplog.records)
+    node.filesystem.open_incoming = put  # type: ignore[method-assign]
+
+
+async def test_a_gallery_that_cannot_be_read_holds_up_only_its_own_models(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M-2.3, M-8.2: upstream installs nothing at all then."""
+    node.service.galleries = [Gallery("dead", "https://dead.example/x"), SITE]
+    node.list_models(model("good"))
+    assert "good.yaml" in await node.prefetch("good", "dead@lost")
+    assert "failed to read gallery elements" in warnings(caplog)[-1]
+
+
+@pytest.mark.parametrize("name", ["org/Model", "ORG__MODEL", "site@org/model", "SITE@Org__Model"])
+async def test_names_are_found_as_backends_are_and_spelled_as_the_entry(node: Node, name: str) -> None:
+    """M-2.5, M-2.7."""
+    node.list_models(model("Org__Model"))
+    assert "Org__Model.yaml" in await node.prefetch(name)
+
+
+async def test_a_qualified_name_means_that_gallery_alone(node: Node) -> None:
+    """M-2.5."""
+    node.list_models(model("a", overrides={"backend": "from-site"}))
+    node.list_models(model("a", overrides={"backend": "from-other"}), gallery=OTHER)
+    await node.prefetch("a")
+    assert node.config("a")["backend"] == "from-site"
+    await node.prefetch("other@a")
+    assert node.config("a")["backend"] == "from-other"
+
+
+async def test_an_entry_builds_on_the_document_its_url_leads_to(node: Node) -> None:
+    """M-3.1."""
+    node.list_models(
+        {"name": "a", "url": "https://docs.example/a.yaml", "config_file": {"backend": "ignored"}}
+    )
+    node.documents.indexes["https://docs.example/a.yaml"] = json.dumps(
+        {
+            "name": "doc",
+            "config_file": '{"backend": "whisper"}',
+            "prompt_templates": [{"name": "t", "content": "c"}],
+        }
+    ).encode()
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "t.tmpl"]
+    assert node.config("a") == {"backend": "whisper", "name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("url", "addresses"),
+    [
+        ("http://localhost/x", ()),
+        ("http://LOCALHOST./x", ()),
+        ("http://printer.local/x", ("93.184.216.34",)),
+        ("http://metadata.google.internal/x", ("93.184.216.34",)),
+        ("http://instance-data/x", ("93.184.216.34",)),
+        ("http://127.0.0.1/x", ()),
+        ("http://[::1]/x", ()),
+        ("http://[::ffff:10.0.0.1]/x", ()),
+        ("http://169.254.169.254/latest", ()),
+        ("http://0.0.0.0/x", ()),
+        ("http://inner.example/x", ("10.1.2.3",)),
+        ("http://both.example/x", ("93.184.216.34", "192.168.0.1")),
+        ("http://linklocal.example/x", ("fe80::1",)),
+        ("http://unknown.example/x", ()),
+        ("http:///x", ()),
+        ("http://[::1/x", ()),
+        ("http://user:secret@127.0.0.1/x", ()),
+    ],
+)
+async def test_a_gallery_cannot_send_the_worker_into_a_private_network(
+    url: str, addresses: tuple[str, ...]
+) -> None:
+    """M-3.2."""
+    names = ("inner", "both", "linklocal", "unknown")
+    table = {f"{name}.example": addresses for name in names} | dict.fromkeys(("printer.local",), addresses)
+    with pytest.raises(PrivateAddress) as caught:
+        await require_public(url, InMemoryNetwork(InMemoryMachine(), names=table))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://docs.example/x", "http://93.184.216.34/x", "file:///srv/x", "github:o/r/x"]
+)
+async def test_public_addresses_and_other_schemes_pass(node: Node, url: str) -> None:
+    """M-3.2."""
+    await require_public(url, node.network)
+
+
+async def test_a_document_in_a_private_network_is_not_fetched(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M-3.2."""
+    node.list_models({"name": "a", "url": "http://10.0.0.1/a.yaml"})
+    assert await node.prefetch("a") == []
+    assert "10.0.0.1, a private address" in warnings(caplog)[0]
+
+
+async def test_a_file_without_hash_that_is_there_is_kept_unseen(node: Node) -> None:
+    """M-4.2.2, S-W34."""
+    node.list_models(model("a"))
+    node.filesystem.put(MODELS / "m.gguf", b"whatever")
+    await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "m.gguf") == b"whatever"
+    assert node.web.asked == []
+
+
+async def test_a_file_with_another_hash_is_replaced_and_never_missing(node: Node) -> None:
+    """M-4.2.2: upstream deletes it first."""
+    right = hashlib.sha256(b"weights").hexdigest()
+    node.list_models(model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": right.upper()}]))
+    node.filesystem.put(MODELS / "m.gguf", b"old")
+    node.web.offline = True
+    await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "m.gguf") == b"old"
+    node.web.offline = False
+    await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "m.gguf") == b"weights"
+
+
+async def test_a_failure_stops_before_the_configuration(node: Node) -> None:
+    """M-4.1.1: earlier files stay, later ones are not written."""
+    files = [{"filename": "m.gguf", "uri": FILE}, {"filename": "n", "uri": "https://files.example/missing"}]
+    node.list_models(model("a", files=files))
+    assert await node.prefetch("a") == ["m.gguf"]
+
+
+async def test_an_archive_is_unpacked_beside_itself_once(node: Node) -> None:
+    """M-4.2.8."""
+    uri = "https://files.example/voices.zip"
+    node.web.files[uri] = json.dumps({"voices/a.bin": "a"}).encode()
+    node.list_models(model("a", uri, "sub/voices.zip"))
+    assert "sub/voices/a.bin" in await node.prefetch("a")
+    node.filesystem.put(MODELS / "sub/voices/a.bin", b"mine")
+    await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "sub/voices/a.bin") == b"mine"
+
+
+@pytest.mark.parametrize("uri", ["oci://quay.io/x/y:1", "quay.io/x/y:1", "ocifile:///images/y.tar"])
+async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Node, uri: str) -> None:
+    """M-4.3.5, M-4.3.6, M-8.6: upstream unpacks it over the models directory."""
+    node.artifacts.trees[uri] = {"weights.bin": b"w"}
+    node.list_models(model("a", uri, "pack.gguf"))
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "pack.gguf/weights.bin"]
+
+
+async def test_a_model_of_ollama_comes_with_its_hash(node: Node) -> None:
+    """M-4.3.7."""
+    digest = hashlib.sha256(b"weights").hexdigest()
+    base = "https://registry.ollama.ai/v2/library/gemma"
+    layers = [
+        {"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:" + "0" * 64},
+        {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"},
+    ]
+    node.documents.indexes[f"{base}/manifests/2b"] = json.dumps({"layers": layers}).encode()
+    node.web.files[f"{base}/blobs/sha256:{digest}"] = b"weights"
+    node.list_models(model("a", "ollama://gemma:2b"))
+    assert "m.gguf" in await node.prefetch("a")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("ollama://gemma", "library/gemma/manifests/latest"),
+        ("ollama://gemma:2b", "library/gemma/manifests/2b"),
+        ("ollama://org/gemma:2b", "org/gemma/manifests/2b"),
+    ],
+)
+def test_where_a_model_of_ollama_lies(uri: str, path: str) -> None:
+    """M-8.5, G-W26: upstream asks for `library/org`."""
+    assert ollama_manifest_url(uri, "https://r") == f"https://r/v2/{path}"
+
+
+@pytest.mark.parametrize(
+    "uri", ["ollama://", "ollama://a/b/c", "ollama://../x", "ollama://a:b:c", "ollama://a b"]
+)
+def test_what_names_no_model_of_ollama(uri: str) -> None:
+    with pytest.raises(ArtifactUnavailable, match="write ollama://"):
+        ollama_manifest_url(uri, "https://r")
+
+
+BAD_LAYER = b'{"mediaType":"application/vnd.ollama.image.model","digest":"x"}'
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"[]", b"{}", b'{"layers": [{}]}', b'{"layers": 7}', b'{"layers":[%s]}' % BAD_LAYER],
+)
+def test_a_manifest_without_weights(manifest: bytes) -> None:
+    with pytest.raises(Exception, match="model layer"):
+        ollama_blob("ollama://x", manifest, "https://r")
+
+
+@pytest.mark.parametrize("uri", ["file:///srv/x.gguf", "/srv/x.gguf", "ftp://h/x", "github:o", "hf://o/r"])
+async def test_other_sources_cost_a_warning(node: Node, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+    """M-4.3.4, M-4.3.8, M-8.1."""
+    node.list_models(model("a", uri))
+    assert await node.prefetch("a") == []
+    assert len(warnings(caplog)) == 1
+
+
+async def test_a_variant_that_fits_better_is_installed_under_the_entrys_name(node: Node) -> None:
+    """M-2.1.1, M-2.1.4."""
+    node.list_models(
+        model("family", variants=[{"model": "big"}], license="mit", size="1GB"),
+        model("big", "https://files.example/big", "big.gguf", overrides={"backend": "llama-cpp"}),
+    )
+    node.web.files["https://files.example/big"] = b"x" * 100
+    assert await node.prefetch("family") == ["._gallery_family.yaml", "big.gguf", "family.yaml"]
+    record = node.config("._gallery_family")
+    assert (record["name"], record["entry_name"], record["resolved_variant"]) == ("family", "family", "big")
+    assert record["license"] == "mit"
+    assert "pinned_variant" not in record
+
+
+async def test_a_pinned_variant_wins_as_long_as_it_is_offered(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M-2.1.4."""
+    node.list_models(
+        model("family", variants=[{"model": "big"}], size="1GB"),
+        model("big", overrides={"backend": "llama-cpp"}),
+    )
+    node.filesystem.put(MODELS / "._gallery_family.yaml", b'{"pinned_variant": "family"}')
+    await node.prefetch("family")
+    assert node.config("._gallery_family")["resolved_variant"] == "family"
+    assert node.config("._gallery_family")["pinned_variant"] == "family"
+    node.filesystem.put(MODELS / "._gallery_family.yaml", b'{"pinned_variant": "gone"}')
+    await node.prefetch("family")
+    assert "pinned variant is no longer offered" in warnings(caplog)[0]
+    assert "pinned_variant" not in node.config("._gallery_family")
+
+
+@pytest.mark.parametrize("variants", [[{"model": "gone"}], [{"model": "family"}]])
+async def test_variants_that_lead_nowhere_are_an_error_of_the_model(
+    node: Node, caplog: pytest.LogCaptureFixture, variants: list[dict[str, str]]
+) -> None:
+    """M-2.1.1."""
+    node.list_models(model("family", variants=variants))
+    assert await node.prefetch("family") == []
+    assert len(warnings(caplog)) == 1
+
+
+async def test_what_is_prefetched_is_there_before_the_node_registers() -> None:
+    """S-W34, M-1.5."""
+    galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
+    settings = memory_settings(LOCALAI_PREFETCH_MODELS="a", LOCALAI_GALLERIES=galleries)
+    container = Container(settings=settings, environment={})
+    parts = in_memory(container)
+    parts.gallery_source().indexes[SITE.url] = [model("a")]
+    parts.downloads().files[FILE] = b"weights"
+    worker = await build_worker(container)
+    prefetch, seen = worker.prefetch, []
+
+    async def watched() -> None:
+        await prefetch()
+        seen.append((len(parts.registry().calls), parts.filesystem().get(Path("/node/models/m.gguf"))))
+
+    worker.prefetch = watched
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(worker.run)
+        worker.stop_requested.set()
+    assert seen == [(0, b"weights")]
+
+
+async def test_a_worker_can_be_stopped_while_it_prefetches() -> None:
+    """M-1.5: upstream's goes on, or is killed."""
+    container = Container(settings=memory_settings(), environment={})
+    parts = in_memory(container)
+    worker = await build_worker(container)
+    worker.prefetch = anyio.sleep_forever
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.sleep(5)
+        assert not parts.registry().calls
+        worker.stop_requested.set()
+    assert not parts.registry().calls
