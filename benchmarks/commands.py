@@ -22,11 +22,11 @@ import psutil
 from nats.aio.client import Client
 
 from benchmarks.harness import Report, percentile, run
-from benchmarks.tiny_server import write_tiny_backend
 from localai_worker.app.simulator.local_cluster import LocalCluster, local_cluster
 from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
 from tests.servers import free_port
+from tests.tiny_server import write_tiny_backend
 
 _INSTALLED = 20
 _SLOW_INSTALLS = 8

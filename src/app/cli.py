@@ -4,6 +4,7 @@ What a command needs beyond its settings is imported when it runs, so that every
 """
 
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -86,19 +87,29 @@ def status(
     raise typer.Exit(exit_code(work))
 
 
+class Storage(StrEnum):
+    """How the model files of the demo get to the worker."""
+
+    HTTP = "http"
+    S3 = "s3"
+
+
 @app.command()
 def demo(
     *,
     bus: Annotated[Bus, typer.Option(help="The message bus between frontend and worker.")] = Bus.NATS,
+    storage: Annotated[Storage, typer.Option(help="How model files travel.")] = Storage.HTTP,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary directory.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds the whole demo may take.")] = 300,
 ) -> None:
     """Play the whole story on this machine: frontend, worker, backend, model, embeddings."""
+    if bus is Bus.MEMORY and storage is Storage.S3:
+        raise typer.BadParameter("s3 takes real parts: leave --bus memory out", param_hint="--storage")
 
     def work() -> int:
         from .demo.command import run_demo
 
-        code: int = run_demo(bus=bus.value, keep=keep, timeout_s=timeout)
+        code: int = run_demo(bus=bus.value, keep=keep, timeout_s=timeout, storage=storage.value)
         return code
 
     raise typer.Exit(exit_code(work))

@@ -22,6 +22,11 @@ class Custody:
         assert self._tenure is not None, "the state directory is taken first"
         return self._tenure.owner
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no worker ever was here before this one, so that nothing can be left behind."""
+        return self._tenure is not None and self._tenure.first
+
     async def take(self) -> None:
         """Make the state directory ours.
 

@@ -14,6 +14,7 @@ from .ports.filesystem import FileKind, FileSystem
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.sh"
+_FILES = (METADATA_FILE, RUN_FILE)
 # What upstream installs and upgrades leave behind when they are killed; ours begin with a dot.
 _LEFTOVERS = (".install-tmp", ".install-backup", ".upgrade-tmp", ".backup")
 
@@ -80,9 +81,10 @@ class InstalledBackends:
         `backends_path`, `system_path` or a directory of that name, is found last.
         Source: LocalAI core/services/worker/install.go, findBackend.
         """
-        listed = named(await self.scan(), name)
-        if listed is not None and listed.is_runnable:
-            return listed
+        for fresh in (False, True):  # what somebody put there a moment ago is not fetched from a gallery
+            listed = named(await self.scan(fresh=fresh), name)
+            if listed is not None and listed.is_runnable:
+                return listed
         return await self._plain_program(local_name(name))
 
     async def identity(self, name: str) -> frozenset[str]:
@@ -100,14 +102,14 @@ class InstalledBackends:
             known |= {listed.name, listed.metadata.name, listed.metadata.alias} - {""}
         return frozenset(known)
 
-    async def scan(self) -> Mapping[str, InstalledBackend]:
+    async def scan(self, *, fresh: bool = False) -> Mapping[str, InstalledBackend]:
         """Every name that can be listed: directories, meta backends and aliases, users' over the system's.
 
-        The same object as long as nothing has changed.
+        The same object as long as nothing has changed; `fresh` as in `FileSystem.fingerprint`.
         """
         marks = (
-            await self.filesystem.fingerprint(self.system_path, files=(RUN_FILE,)),
-            await self.filesystem.fingerprint(self.backends_path, files=(METADATA_FILE, RUN_FILE)),
+            await self.filesystem.fingerprint(self.system_path, files=(RUN_FILE,), fresh=fresh),
+            await self.filesystem.fingerprint(self.backends_path, files=_FILES, fresh=fresh),
         )
         if self._seen is None or self._seen[0] != marks:
             self._seen = (marks, await self._scan())

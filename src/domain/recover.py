@@ -142,6 +142,8 @@ class RecoverBackends:
 
     async def _sweep(self, recovered: Recovered) -> None:
         """End what carries our mark and nobody answers for: the journal never heard of it, or lost it."""
+        if self.custody.is_new:
+            return  # the look at every process of the machine would lengthen the start for nothing
         known = self.supervisor.marks
         async with anyio.create_task_group() as tasks:
             for group in await self.processes.marked(self.custody.owner):

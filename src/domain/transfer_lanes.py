@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 GAIN = 1.2  # twice the lanes must bring at least this much, or the fewer lanes are kept
-RECHECK_WINDOWS = 12  # what was measured once need not hold for an hour
+RECHECK_WINDOWS = 25  # what was measured once need not hold for an hour
 
 
 @dataclass

@@ -102,7 +102,8 @@ class LocalStage:
         home = self.directory / name
         home.mkdir(exist_ok=True)
         script = {"sleeps": "exec sleep 60", "stubborn": "trap '' TERM; sleep 60 & wait"}[name]
-        (home / "run.sh").write_text(f"#!/bin/sh\n{script}\n")
+        if not (home / "run.sh").exists():  # a shell may still be reading it
+            (home / "run.sh").write_text(f"#!/bin/sh\n{script}\n")
         return _spec(home)
 
 
@@ -203,6 +204,7 @@ async def test_a_directory_belongs_to_one_worker_at_a_time(stage: Stage) -> None
     second = await stage.lock().take()
     assert second.owner == first.owner, "the directory has one name for ever"
     assert second.run != first.run
+    assert (first.first, second.first) == (True, False)
     assert "." not in first.owner + first.run
 
 

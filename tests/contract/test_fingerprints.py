@@ -17,7 +17,7 @@ FILES = ("metadata.json", "run.sh")
 
 
 async def seen_to_change(case: Case, before: object) -> bool:
-    """Whether another fingerprint comes; what others change shows within a tenth of a second."""
+    """Whether another fingerprint comes; what others change shows within a moment."""
     with anyio.move_on_after(10):
         while await case.filesystem.fingerprint(case.top / "b", files=FILES) == before:
             await anyio.sleep(0.02)
@@ -62,6 +62,14 @@ async def test_own_changes_show_at_once(case: Case) -> None:
     await case.filesystem.remove_tree(directory / "x")
     taken.append(await case.filesystem.fingerprint(directory, files=FILES))
     assert len(set(taken)) == 4
+
+
+async def test_a_fresh_look_misses_nothing(case: Case) -> None:
+    taken = []
+    for number in range(3):
+        case.put(case.top / "b" / f"x{number}" / "run.sh", b"1")
+        taken.append(await case.filesystem.fingerprint(case.top / "b", files=FILES, fresh=True))
+    assert len(set(taken)) == 3
 
 
 async def test_a_directory_is_told_from_its_successor(case: Case) -> None:

@@ -126,6 +126,20 @@ async def test_the_real_demo_computes_the_published_similarities_and_leaves_noth
     demo.assert_nothing_is_left()
 
 
+@pytest.mark.large
+@pytest.mark.usefixtures("real_parts")
+async def test_the_demo_through_an_object_store_goes_on_with_a_changed_model(tmp: Path) -> None:
+    """S-K05: the second time the same key brings new bytes, and the model computes something else."""
+    find_executable("rclone")
+    async with running_demo(tmp, "--storage", "s3") as demo:
+        assert await demo.exit_code() == 0, demo.errors
+    assert demo.output.splitlines()[-1] == "demo: ok"
+    assert "0.875" in demo.output
+    assert "new bytes arrive" in demo.output
+    assert demo.errors == ""
+    demo.assert_nothing_is_left()
+
+
 AFTER_INSTALL = "from the gallery to a running process"
 # Eight seconds each: all but the most telling one are for those who have the time.
 OTHER_STEPS = tuple(

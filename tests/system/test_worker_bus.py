@@ -19,6 +19,7 @@ from localai_worker.domain.errors import BusUnavailable, NoResponders, RequestTi
 from localai_worker.domain.messages.model import ModelsRunningReply
 from tests.servers import NatsServer
 from tests.system.nodes import Node, log_of, start_node, until
+from tests.system.survivors import kill, next_life
 
 PATIENCE_S = 30.0
 PAUSE_S = 0.005  # between two requests of the load: some two hundred a second
@@ -123,7 +124,8 @@ async def test_a_minted_login_comes_with_the_approval_and_is_renewed_under_load(
     """N-B2, N-B4, S-W06: operator mode, and the permissions that a frontend gives.
 
     No switch is set, the server alone wants a login. Each registration brings a fresh one, and the worker
-    registers again when its heartbeats are answered with 404.
+    registers again when its heartbeats are answered with 404. One that is killed kept its login on disk, and
+    the next goes on with it.
     """
     users = NatsUsers()
     nats.config = users.server_config
@@ -151,7 +153,12 @@ async def test_a_minted_login_comes_with_the_approval_and_is_renewed_under_load(
         assert "denied" not in node.log
         assert "disconnected" not in node.log
         await bus.close()
-        assert await worker.stop() == 0
+        registrations = [call.endpoint for call in cluster.registry.calls].count("register")
+        await kill(node)
+        node = await next_life(node)
+        assert node.said("resumed: node=")
+        assert [call.endpoint for call in cluster.registry.calls].count("register") == registrations
+        assert await node.worker.stop() == 0
         assert row.status == "draining"
     finally:
         cluster.registry.credentials = None

@@ -5,34 +5,9 @@ The healthy ones serve gRPC with this environment's Python; their workers need `
 
 from pathlib import Path
 
-# The messages are so small that their bytes are spelt out: field 1 of Reply, field 2 of Result.
-_SERVER = r'''"""Answers Health with the text of the first argument, and Free."""
+from tests.tiny_server import TINY_SERVER
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
-import grpc
-
-health = sys.argv[1].encode()
-address = sys.argv[sys.argv.index("--addr") + 1]
-answers = {
-    "/backend.Backend/Health": b"\x0a" + bytes([len(health)]) + health,
-    "/backend.Backend/Free": b"\x10\x01",
-}
-
-
-class Backend(grpc.GenericRpcHandler):
-    def service(self, call):
-        if call.method in answers:
-            return grpc.unary_unary_rpc_method_handler(lambda request, context: answers[call.method])
-
-
-server = grpc.server(ThreadPoolExecutor(2), handlers=[Backend()])
-server.add_insecure_port(address)
-server.start()
-server.wait_for_termination()
-'''
-_SERVE = 'exec "${PYTHON:?}" "${0%/*}/server.py"'
+_SERVE = 'exec "${PYTHON:?}" -S -E "${0%/*}/server.py"'
 
 
 def shell(backends: Path, name: str, script: str, *, mode: int = 0o755) -> Path:
@@ -48,7 +23,7 @@ def shell(backends: Path, name: str, script: str, *, mode: int = 0o755) -> Path:
 def healthy(backends: Path, name: str, *, before: str = "", health: str = "OK", mode: int = 0o755) -> Path:
     """Runs the shell lines `before` in its directory, then serves; `health` is what it says of itself."""
     directory = shell(backends, name, f'cd "${{0%/*}}"\n{before}\n{_SERVE} {health} "$@"', mode=mode)
-    (directory / "server.py").write_text(_SERVER)
+    (directory / "server.py").write_text(TINY_SERVER)
     return directory
 
 
@@ -66,3 +41,9 @@ def silent(backends: Path, name: str) -> Path:
 def stubborn(backends: Path, name: str) -> Path:
     """Serves, ignores TERM, and has a child that ignores it too; `child.pid` is the child's."""
     return healthy(backends, name, before="trap '' TERM\nsleep 600 &\necho $! > child.pid")
+
+
+def escaping(backends: Path, name: str) -> Path:
+    """Serves, and has a child that ignores TERM in a session of its own; `child.pid` is the child's."""
+    child = "trap '' TERM; echo $$ > child.pid; exec sleep 600"
+    return healthy(backends, name, before=f'setsid sh -c "{child}" &')

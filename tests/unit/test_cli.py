@@ -253,10 +253,13 @@ def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "localai_worker.app.demo.command", command)
     assert invoke("demo").exit_code == 0
     assert invoke("demo", "--bus", "memory", "--keep", "--timeout", "9.5").exit_code == 0
+    assert invoke("demo", "--storage", "s3").exit_code == 0
     assert calls == [
-        {"bus": "nats", "keep": False, "timeout_s": 300.0},
-        {"bus": "memory", "keep": True, "timeout_s": 9.5},
+        {"bus": "nats", "keep": False, "timeout_s": 300.0, "storage": "http"},
+        {"bus": "memory", "keep": True, "timeout_s": 9.5, "storage": "http"},
+        {"bus": "nats", "keep": False, "timeout_s": 300.0, "storage": "s3"},
     ]
+    assert invoke("demo", "--bus", "memory", "--storage", "s3").exit_code == 2
 
 
 def test_the_module_runs_as_a_program(bare_machine: Path) -> None:

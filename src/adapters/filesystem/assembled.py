@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from ...domain.byte_spans import ByteSpan, ByteSpans
 from ...domain.errors import FileUnreadable, FileUnwritable
@@ -36,7 +37,9 @@ NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
 FILE_MODE = 0o666  # less the umask, as Go's os.Create has it
 _READ_BYTES = 1024 * 1024
 _HASH_STEP_BYTES = 64 * _READ_BYTES  # some 100 ms: how long a cancellation may wait
+_DISK_THREADS = 4
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_waiting_for_disk: RunVar[CapacityLimiter] = RunVar("waiting for the disk")
 _HASHES = {"md5": hashlib.md5, "sha256": hashlib.sha256}
 
 
@@ -186,7 +189,7 @@ class LocalAssembledFile:
 
     async def settle(self) -> None:
         if self._published:
-            await to_thread.run_sync(self._settle)
+            await to_thread.run_sync(self._settle, limiter=_disk_threads())
 
     async def keep(self) -> None:
         await to_thread.run_sync(self._keep)
@@ -250,6 +253,16 @@ class LocalAssembledFile:
     def _close(self) -> None:
         os.close(self._file)
         os.close(self._directory)
+
+
+def _disk_threads() -> CapacityLimiter:
+    """Threads that wait for the disk, a few for all files: others have more to do than to wait."""
+    try:
+        return _waiting_for_disk.get()
+    except LookupError:
+        limiter = CapacityLimiter(_DISK_THREADS)
+        _waiting_for_disk.set(limiter)
+        return limiter
 
 
 class LocalSourceFile:

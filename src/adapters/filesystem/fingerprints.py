@@ -1,4 +1,4 @@
-"""Whether a directory has changed: a few stats in one go, and not even these twice in a tenth of a second."""
+"""Whether a directory has changed: a few stats in one go, and not these twice in a twentieth of a second."""
 
 import math
 import os
@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from .failures import means_absent, reading
 
-_FRESH_S = 0.1
+_FRESH_S = 0.05
 T = TypeVar("T")
 
 

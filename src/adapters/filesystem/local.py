@@ -37,7 +37,9 @@ class LocalFileSystem:
     async def list_directory(self, path: Path) -> tuple[DirectoryEntry, ...]:
         return await _in_thread(_list_directory, path)
 
-    async def fingerprint(self, path: Path, *, files: tuple[str, ...]) -> Hashable:
+    async def fingerprint(self, path: Path, *, files: tuple[str, ...], fresh: bool = False) -> Hashable:
+        if fresh:
+            self._fingerprints.forget()
         return await self._fingerprints.of(path, files)
 
     async def directory_inode(self, path: Path) -> int:

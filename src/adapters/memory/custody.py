@@ -21,8 +21,9 @@ class InMemoryStateLock:
         await checkpoint()
         if self.directory in self.machine.workers:
             raise StateInUse(self.directory)
+        first = self.directory not in self.machine.taken
         self._taken = self.machine.worker_came(self.directory)
-        return Tenure(owner_of(self.directory), f"{self._taken}")
+        return Tenure(owner_of(self.directory), f"{self._taken}", first)
 
     async def release(self) -> None:
         await checkpoint()

@@ -173,6 +173,7 @@ class InMemoryMachine:
     started: int = 0  # processes, ever
     workers: dict[Path, int] = field(default_factory=dict)  # who holds a state directory
     keepers: dict[Path, float] = field(default_factory=dict)  # the adoption window of its keeper
+    taken: set[Path] = field(default_factory=set)  # the state directories that were ever held
     _runs: int = 0
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
@@ -201,6 +202,7 @@ class InMemoryMachine:
         """A worker takes the state directory, and with it what the keeper has not ended yet."""
         self._runs += 1
         self.workers[directory] = self._runs
+        self.taken.add(directory)
         for process in self._left_behind(directory):
             process.kept_until_s = math.inf
         return self._runs

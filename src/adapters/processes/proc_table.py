@@ -39,10 +39,16 @@ def readable() -> bool:
 
 def all_processes() -> Iterator[ProcEntry]:
     """Every process this user can see; those that end meanwhile are left out."""
+    for pid in _all_pids():
+        if (process := read_process(pid)) is not None:
+            yield process
+
+
+def _all_pids() -> Iterator[int]:
     with os.scandir(PROC) as entries:
         for entry in entries:
-            if entry.name.isdigit() and (process := read_process(int(entry.name))) is not None:
-                yield process
+            if entry.name.isdigit():
+                yield int(entry.name)
 
 
 def read_process(pid: int) -> ProcEntry | None:
@@ -103,9 +109,12 @@ def read_mark(pid: int, owner: str) -> str:
     """The mark of `owner` in the environment that process `pid` was started with; "" without one."""
     wanted = f"{MARK_VARIABLE}={owner}.".encode()
     try:
-        variables = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        environment = (PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return ""  # it ended, or belongs to somebody else
+    if wanted not in environment:
+        return ""
+    variables = environment.split(b"\0")
     found = next((variable for variable in variables if variable.startswith(wanted)), b"")
     return found.partition(b"=")[2].decode(errors="replace")
 
@@ -113,8 +122,8 @@ def read_mark(pid: int, owner: str) -> str:
 def marked_processes(owner: str) -> list[tuple[str, ProcEntry]]:
     """Every running process with a mark of `owner`, and that mark; this process and its group left out."""
     own_group = os.getpgid(0)
-    return [
-        (mark, process)
-        for process in all_processes()
-        if process.running and process.group != own_group and (mark := read_mark(process.pid, owner))
-    ]
+    found = []
+    for pid in _all_pids():
+        if (mark := read_mark(pid, owner)) and (process := read_process(pid)) is not None:
+            found += [(mark, process)] if process.running and process.group != own_group else []
+    return found

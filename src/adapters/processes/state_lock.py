@@ -34,14 +34,14 @@ class LocalStateLock:
     _descriptor: int | None = None
 
     async def take(self) -> Tenure:
-        descriptor, owner = await to_thread.run_sync(self._open)
+        descriptor, owner, first = await to_thread.run_sync(self._open)
         try:
             await self._lock(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        return Tenure(owner, secrets.token_hex(8))
+        return Tenure(owner, secrets.token_hex(8), first)
 
     async def _lock(self, descriptor: int) -> None:
         began_s = time.monotonic()
@@ -66,30 +66,32 @@ class LocalStateLock:
             return _PATIENCE_S
         return read_note(self.directory).grace_s + _KEEPER_ENDS_S  # a dead worker's keeper is at work
 
-    def _open(self) -> tuple[int, str]:
+    def _open(self) -> tuple[int, str, bool]:
         with _writing(self.directory):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                return descriptor, _owner(self.directory)
+                return descriptor, *_owner(self.directory)
             except BaseException:
                 os.close(descriptor)
                 raise
 
 
-def _owner(directory: Path) -> str:
-    """The directory's name for ever; made by whoever comes first, of two at a time one wins."""
+def _owner(directory: Path) -> tuple[str, bool]:
+    """The directory's name for ever, and whether it was made now; of two who make one at a time one wins."""
     path = directory / OWNER_FILE
+    made = ""
     while True:
         try:
             owner = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             owner = ""
         if _OWNER.fullmatch(owner):
-            return owner
+            return owner, owner == made
         path.unlink(missing_ok=True)
         temporary = directory / f".{OWNER_FILE}.{secrets.token_hex(8)}.incoming"
-        temporary.write_text(secrets.token_hex(16), encoding="ascii")
+        made = secrets.token_hex(16)
+        temporary.write_text(made, encoding="ascii")
         temporary.chmod(0o600)
         try:
             os.link(temporary, path)

@@ -3,12 +3,14 @@
 import ipaddress
 import threading
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .lanes import THREADS
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from types_boto3_s3 import S3Client
 
 CONNECT_S = 5.0
@@ -57,7 +59,6 @@ class LazyClient:
 
 
 def _make_client(bucket: Bucket) -> "S3Client":
-    from boto3.session import Session
     from botocore.config import Config
 
     options: dict[str, Any] = {"proxies": {}} if is_loopback(bucket.endpoint) else {}
@@ -73,12 +74,29 @@ def _make_client(bucket: Bucket) -> "S3Client":
         response_checksum_validation="when_required",
         **options,
     )
-    keys: dict[str, Any] = {}
     if bucket.access_key and bucket.secret_key:
-        keys = {"aws_access_key_id": bucket.access_key, "aws_secret_access_key": bucket.secret_key}
-    return Session(region_name=bucket.region, **keys).client(
-        "s3", endpoint_url=bucket.endpoint.rstrip("/"), config=config
-    )
+        options = {"aws_access_key_id": bucket.access_key, "aws_secret_access_key": bucket.secret_key}
+    else:
+        options = {}
+    with _making:
+        return _session().client(
+            "s3",
+            region_name=bucket.region,
+            endpoint_url=bucket.endpoint.rstrip("/"),
+            config=config,
+            **options,
+        )
+
+
+_making = threading.Lock()  # sessions are not for several threads at once
+
+
+@cache
+def _session() -> "Session":
+    """One for the process: it keeps the description of S3, which takes longest to load."""
+    from boto3.session import Session
+
+    return Session()
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -10,7 +10,7 @@ from anyio import CapacityLimiter, to_thread
 from ...domain.first_error import first_error
 from ...domain.transfer_lanes import LanePlan
 
-WINDOW_S = 0.2  # how long a rate is measured; the first window after a change does not count
+WINDOW_S = 0.1  # how long a rate is measured; the first window after a change does not count
 THREADS = 64
 
 Lane = Callable[[Callable[[], bool]], Awaitable[None]]

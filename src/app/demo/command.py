@@ -20,19 +20,21 @@ from .story import DemoFailed, tell
 _EXAMPLE = Path("examples/backends/minilm")
 
 
-def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
+def run_demo(bus: str, keep: bool, timeout_s: float, storage: str = "http") -> int:
     """Play the demo on `bus` (`nats`: real parts, `memory`: one process) and return the exit code.
+
+    `storage`: how model files travel, `http`, or `s3` with real parts: then a changed object follows.
 
     0 after `demo: ok`, 1 after a failure (told on stderr), 130 after Ctrl-C. `keep` leaves the temporary
     directory of the real parts for a look; their processes are ended all the same.
     """
     console = Console(highlight=False)
     report = StepReport(console)
-    console.print(f"localai-worker demo, message bus: {bus}")
+    console.print(f"localai-worker demo, message bus: {bus}" + (", files by S3" if storage == "s3" else ""))
     failures: list[BaseException] = []
     interrupted = False
     try:
-        interrupted = anyio.run(_play, bus, keep, timeout_s, report)
+        interrupted = anyio.run(_play, bus, storage, keep, timeout_s, report)
     except* WorkerError as group:
         failures.extend(leaves(group))
     if failures:
@@ -48,7 +50,7 @@ def run_demo(bus: str, keep: bool, timeout_s: float) -> int:
     return 0
 
 
-async def _play(bus: str, keep: bool, timeout_s: float, report: StepReport) -> bool:
+async def _play(bus: str, storage: str, keep: bool, timeout_s: float, report: StepReport) -> bool:
     """Tell the story; True if a signal cut it short. Further signals do not disturb the cleaning up."""
     interrupted = False
     playing = anyio.CancelScope()
@@ -64,7 +66,7 @@ async def _play(bus: str, keep: bool, timeout_s: float, report: StepReport) -> b
     async with anyio.create_task_group() as tasks:
         await tasks.start(obey_signals)
         with playing, anyio.move_on_after(timeout_s) as limit:
-            await (_play_in_memory(report) if bus == "memory" else _play_for_real(keep, report))
+            await (_play_in_memory(report) if bus == "memory" else _play_for_real(keep, report, storage))
         if limit.cancelled_caught:
             raise DemoFailed(f"it took longer than {timeout_s:g} s; --timeout gives it more")
         tasks.cancel_scope.cancel()
@@ -78,13 +80,13 @@ async def _play_in_memory(report: StepReport) -> None:
         await tell(stage, report)
 
 
-async def _play_for_real(keep: bool, report: StepReport) -> None:
+async def _play_for_real(keep: bool, report: StepReport, storage: str) -> None:
     from .real_stage import real_stage
 
     example = find_example()
     directory = Path(tempfile.mkdtemp(prefix="localai-worker-demo-")).resolve()
     try:
-        async with real_stage(directory, example) as stage:
+        async with real_stage(directory, example, storage) as stage:
             await tell(stage, report)
     finally:
         with anyio.CancelScope(shield=True):

@@ -67,6 +67,9 @@ class MemoryStage:
     def model_files(self) -> Mapping[str, Path]:
         return self.files
 
+    async def change_model(self) -> Mapping[str, Path]:
+        return {}
+
     async def stop_worker(self) -> str:
         self.container.stop_requested().set()
         with anyio.move_on_after(_STOPS_S) as limit:

@@ -5,18 +5,24 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import anyio
 from anyio import to_thread
 
+from ...adapters.filesystem.assembled import LocalRangedFiles
+from ...adapters.s3.lazy import LazyS3ObjectStore
 from ...domain.galleries import Gallery
+from ...domain.ports.filesystem import RootedPath
+from ...domain.ports.object_store import StagingKey
 from ..simulator.frontend import SimulatedFrontend
-from ..simulator.local_cluster import LocalCluster, WorkerProcess, local_cluster
+from ..simulator.local_cluster import LocalCluster, WorkerProcess, free_ports, local_cluster
+from ..simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
+from .changed_model import write_changed_model
 from .distributions import model_files
 from .leftovers import Leftover, find_leftovers
 from .pack import pack_minilm
-from .story import BACKEND, DemoFailed
+from .story import BACKEND, MODEL, DemoFailed
 
 _NODE = "demo-node"
 
@@ -30,6 +36,7 @@ class RealStage:
     tasks: anyio.abc.TaskGroup
     node_name: str = _NODE
     expected: tuple[float, float] | None = (0.875, -0.036)  # published for all-MiniLM-L6-v2
+    storage: Mapping[str, str] = field(default_factory=dict)  # the worker's settings for an object store
     _worker: WorkerProcess | None = field(default=None, init=False)
 
     @property
@@ -50,12 +57,26 @@ class RealStage:
 
     async def start_worker(self) -> str:
         # run.sh starts with the interpreter its libraries were packed for.
-        self._worker = await self.cluster.start_worker(_NODE, {"PYTHON": sys.executable})
+        self._worker = await self.cluster.start_worker(_NODE, {"PYTHON": sys.executable, **self.storage})
         self.tasks.start_soon(self._worker.watch)
         return f"pid {self._worker.process.pid}"
 
     def model_files(self) -> Mapping[str, Path]:
         return model_files()
+
+    async def change_model(self) -> Mapping[str, Path]:
+        store = self.frontend.object_store
+        if store is None:
+            return {}
+        name = "model.safetensors"
+        files = dict(self.model_files())
+        changed = self.cluster.directory / name
+        await to_thread.run_sync(write_changed_model, files[name], changed)
+        source = await LocalRangedFiles().open_source(RootedPath(changed.parent, PurePosixPath(name)))
+        assert source is not None
+        await store.put(StagingKey(f"models/{MODEL}/{name}"), source)
+        await source.close()
+        return {**files, name: changed}
 
     async def stop_worker(self) -> str:
         assert self._worker is not None
@@ -74,12 +95,32 @@ class RealStage:
 
 
 @asynccontextmanager
-async def real_stage(directory: Path, example: Path) -> AsyncIterator[RealStage]:
-    """The stage below `directory`; leaving it ends every part.
+async def real_stage(directory: Path, example: Path, storage: str = "http") -> AsyncIterator[RealStage]:
+    """The stage below `directory`; leaving it ends every part. `storage`: how files travel, `http` or `s3`.
 
     Raises:
         PartFailed: a part could not start, or the worker process ended in the middle of the story.
     """
-    async with local_cluster(directory) as cluster, anyio.create_task_group() as tasks:
-        yield RealStage(cluster, example, tasks)
+    async with (
+        local_cluster(directory) as cluster,
+        _object_store(cluster, storage) as settings,
+        anyio.create_task_group() as tasks,
+    ):
+        yield RealStage(cluster, example, tasks, storage=settings)
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _object_store(cluster: LocalCluster, storage: str) -> AsyncIterator[Mapping[str, str]]:
+    """An S3 server that the cluster's frontend uses, and a worker's settings for it; without `s3` nothing."""
+    if storage != "s3":
+        yield {}
+        return
+    async with s3_server(cluster.directory / "objects", free_ports(1)) as server:
+        store = LazyS3ObjectStore(server.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
+        cluster.frontend.object_store = store
+        try:
+            yield server.settings
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.close()

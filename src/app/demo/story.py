@@ -11,6 +11,7 @@ import anyio
 from ...domain.errors import BackendUnavailable, WorkerError
 from ...domain.galleries import Gallery
 from ...domain.messages.backend_list import NodeBackendInfo
+from ...domain.node import NodeId
 from ...domain.ports.backend_client import ModelToLoad
 from ..simulator.frontend import SimulatedFrontend
 from .leftovers import Leftover
@@ -20,6 +21,7 @@ BACKEND = "minilm"
 MODEL = "all-MiniLM-L6-v2"
 SENTENCES = ("A man is eating food.", "A man eats something.", "The stock market fell.")
 _ROUNDING = 0.005  # two decimals
+_SAME = 0.9999  # the cosine of one text's embeddings by one model is 1
 _GONE_S = 30.0  # a stop takes Free and the grace at the most
 
 
@@ -55,6 +57,9 @@ class Stage(Protocol):
     def model_files(self) -> Mapping[str, Path]:
         """Local files of the model, by the name they are staged under."""
 
+    async def change_model(self) -> Mapping[str, Path]:
+        """Change a file of the model in the object store; the model's files then, none without a store."""
+
     async def stop_worker(self) -> str:
         """Stop the worker in good order and wait for its end; returns a remark."""
 
@@ -87,15 +92,15 @@ async def tell(stage: Stage, report: StepReport) -> None:
         remote = await stage.frontend.stage_model(node, MODEL, stage.model_files())
         detail.append(", ".join(sorted(remote)))
     with report.step("LoadModel"):
-        weights, tokenizer = remote["model.safetensors"], remote.get("tokenizer.json", "")
-        model = ModelToLoad(name="model.safetensors", file=weights, tokenizer=tokenizer)
-        await stage.frontend.load_model(address, model)
+        await stage.frontend.load_model(address, _loaded_from(remote))
     with report.step(f"embed {len(SENTENCES)} sentences") as detail:
         vectors = [await stage.frontend.embed(address, sentence) for sentence in SENTENCES]
         detail.append(f"{len(vectors[0])} dimensions")
     cosines = [[cosine(one, other) for other in vectors] for one in vectors]
     report.similarities(SENTENCES, cosines)
     _check_similarities(cosines, stage.expected)
+    if changed := await stage.change_model():
+        address = await _tell_of_the_change(stage, report, node, gallery, changed, vectors[0])
     with report.step("backend.stop ends the process"):
         await stage.frontend.stop(node, MODEL)
         await _until_gone(stage.frontend, address)
@@ -104,6 +109,37 @@ async def tell(stage: Stage, report: StepReport) -> None:
     with report.step("nothing is left: no process, no port, no temporary file"):
         if left := await stage.leftovers():
             raise DemoFailed("left behind: " + "; ".join(str(each) for each in left))
+
+
+async def _tell_of_the_change(
+    stage: Stage,
+    report: StepReport,
+    node: NodeId,
+    gallery: Gallery,
+    files: Mapping[str, Path],
+    before: Sequence[float],
+) -> str:
+    """The same model again, with another object under one of its keys; the address it runs at then."""
+    with report.step("the model changes in the store: new bytes arrive") as detail:
+        remote = await stage.frontend.stage_model(node, MODEL, files)
+        for name, source in files.items():
+            if await anyio.Path(remote[name]).read_bytes() != await anyio.Path(source).read_bytes():
+                raise DemoFailed(f"{remote[name]} has not the bytes of the object now in the store")
+        detail.append(", ".join(sorted(remote)))
+    with report.step("load it anew: its embeddings differ") as detail:
+        await stage.frontend.stop(node, MODEL)
+        address = await stage.frontend.install(node, BACKEND, model_id=MODEL, galleries=(gallery,))
+        await stage.frontend.load_model(address, _loaded_from(remote))
+        likeness = cosine(before, await stage.frontend.embed(address, SENTENCES[0]))
+        if likeness > _SAME:
+            raise DemoFailed(f"the changed model computes what the old one did (cosine {likeness:.6f})")
+        detail.append(f"cosine to before {likeness:.3f}")
+    return address
+
+
+def _loaded_from(remote: Mapping[str, str]) -> ModelToLoad:
+    weights, tokenizer = remote["model.safetensors"], remote.get("tokenizer.json", "")
+    return ModelToLoad(name="model.safetensors", file=weights, tokenizer=tokenizer)
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:

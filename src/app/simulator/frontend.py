@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from ...adapters.filesystem.assembled import LocalRangedFiles
 from ...domain.errors import NoResponders
 from ...domain.galleries import Gallery
 from ...domain.messages.backend import (
@@ -23,9 +24,11 @@ from ...domain.messages.subjects import NodeSubjects
 from ...domain.messages.writing import EMPTY_REQUEST, NO_BODY
 from ...domain.node import NodeId
 from ...domain.ports.backend_client import InferenceClient, ModelToLoad
+from ...domain.ports.object_store import ObjectStore
 from .failures import CommandRefused, NodeNotThere
 from .gallery_json import galleries_json
 from .node_commands import NodeCommands
+from .object_staging import ObjectStager
 from .placements import Placement
 from .staging import HttpStager, Stager
 
@@ -46,13 +49,14 @@ class SimulatedFrontend(NodeCommands):
     """Sends workers commands, as a frontend of its registry's generation does.
 
     A command raises what the bus raises, MalformedMessage for an answer that is none, and CommandRefused
-    with the worker's text. `stager` makes the stager for a node's `http_address`. `exchanges` are the
-    latest bus messages, oldest first.
+    with the worker's text. `stager` makes the stager for a node's `http_address`; with an `object_store`
+    files go through that instead. `exchanges` are the latest bus messages, oldest first.
     """
 
     inference: InferenceClient
     token: str = field(default="", repr=False)
     stager: Callable[[str], Stager] | None = None
+    object_store: ObjectStore | None = None
     _staged_bytes: dict[tuple[str, str], int] = field(default_factory=dict)  # by node and model
 
     async def wait_for_node(self, name: str, status: str = "healthy", *, timeout_s: float = NODE_S) -> NodeId:
@@ -186,6 +190,8 @@ class SimulatedFrontend(NodeCommands):
 
     def stager_for(self, node_id: NodeId) -> Stager:
         """A stager for the node's files; the caller closes it."""
+        if self.object_store is not None:
+            return ObjectStager(self.object_store, LocalRangedFiles(), NodeSubjects(node_id), self._request)
         return (self.stager or self._http_stager)(self.registry.row(node_id).http_address)
 
     async def load_model(self, address: str, model: ModelToLoad) -> None:

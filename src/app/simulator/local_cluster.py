@@ -119,7 +119,7 @@ class LocalCluster:
 
         It is up when `SimulatedFrontend.wait_for_node` and then `wait_until_it_answers` have returned.
         """
-        http_port = _free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
+        http_port = free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
         self._next_port = http_port + _PORTS_PER_WORKER
         return await self._start(name, environment or {}, http_port + 1)
 
@@ -175,7 +175,7 @@ async def local_cluster(
     Raises:
         ServerMissing, PartFailed: the NATS server cannot be started.
     """
-    nats = NatsServer(directory, _free_ports(1), users.server_config if users else "")
+    nats = NatsServer(directory, free_ports(1), users.server_config if users else "")
     async with anyio.create_task_group() as tasks:
         registry = InMemoryFrontend(
             token=token, clock=SystemClock(), credentials=users.mint_worker if users else None
@@ -217,7 +217,7 @@ async def _end(worker: WorkerProcess) -> None:
     await worker.process.aclose()
 
 
-def _free_ports(count: int, *, from_port: int = 0) -> int:
+def free_ports(count: int, *, from_port: int = 0) -> int:
     """The first of `count` consecutive free ports, below the range the system gives to clients."""
     network = LocalNetwork()
     for first in range(from_port or 20000 + os.getpid() % 5000, 32000, count):

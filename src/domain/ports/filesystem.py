@@ -176,12 +176,13 @@ class FileSystem(Protocol):
             FileUnreadable: it is missing, no directory, or not ours to read.
         """
 
-    async def fingerprint(self, path: Path, *, files: tuple[str, ...]) -> Hashable:
+    async def fingerprint(self, path: Path, *, files: tuple[str, ...], fresh: bool = False) -> Hashable:
         """A value that is another one after any change to the entries of directory `path`, or to what lies
         under one of the names `files` in a directory among them.
 
         Changes made through `write`, `remove_tree` and `replace_directory` show at once, those by others
-        within a tenth of a second, in which asking again costs nothing. None for a missing directory.
+        within a twentieth of a second, in which asking again costs nothing, or with `fresh` at once as
+        well. None for a missing directory.
 
         Raises:
             FileUnreadable: it is not ours to read.

@@ -24,10 +24,14 @@ class StateInUse(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """`owner` names the state directory for ever, `run` this taking of it; both are safe in a mark."""
+    """`owner` names the state directory for ever, `run` this taking of it; both are safe in a mark.
+
+    `first`: the name was given just now, so nothing can carry it yet.
+    """
 
     owner: str
     run: str
+    first: bool = False
 
 
 class StateLock(Protocol):

@@ -1,4 +1,4 @@
-"""A server of a few MB that answers every gRPC call with `OK`: one thread, sockets, no library.
+"""A gRPC server of a few MB that answers every call with one text: one thread, sockets, no library.
 
 Hundreds of them fit on a small machine. It speaks as much HTTP/2 as the worker's Health and Free need.
 """
@@ -6,7 +6,7 @@ Hundreds of them fit on a small machine. It speaks as much HTTP/2 as the worker'
 import sys
 from pathlib import Path
 
-_SERVER = r'''"""Answers every gRPC call with the bytes of Reply(message="OK")."""
+TINY_SERVER = r'''"""Answers every gRPC call with the bytes of Reply(message=<the first argument>)."""
 import selectors, socket, sys
 
 DATA, HEADERS, SETTINGS, PING = 0, 1, 4, 6
@@ -20,7 +20,8 @@ def frame(kind, flags, stream, payload=b""):
 STATUS_200 = b"\x88"
 CONTENT_TYPE = b"\x0f\x10\x10application/grpc"  # name 31 of the static table
 TRAILERS = b"\x00\x0bgrpc-status\x010"
-MESSAGE = b"\x00\x00\x00\x00\x04\x0a\x02OK"
+HEALTH = sys.argv[1].encode()
+MESSAGE = b"\x00\x00\x00\x00" + bytes((len(HEALTH) + 2, 10, len(HEALTH))) + HEALTH
 PREFACE = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
@@ -78,8 +79,8 @@ while True:
 def write_tiny_backend(directory: Path) -> Path:
     """Write the server into `directory` with a run.sh and return that."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "server.py").write_text(_SERVER)
+    (directory / "server.py").write_text(TINY_SERVER)
     run = directory / "run.sh"
-    run.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E server.py "$@"\n')
+    run.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E server.py OK "$@"\n')
     run.chmod(0o755)
     return run
