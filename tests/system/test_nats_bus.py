@@ -236,6 +236,12 @@ async def _unheard(bus: NatsMessageBus, subject: str) -> bool:
     return False
 
 
+def all_stopped(pid: int) -> bool:
+    """Whether every thread of the process stands still; the signal takes a moment to reach them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all(") T " in (task / "stat").read_text() for task in tasks)
+
+
 async def test_a_request_is_bounded_when_the_server_hangs(start_server: StartServer) -> None:
     """Also the first one, which asks for the place where replies come; the next one is answered again."""
     server = start_server("")
@@ -251,6 +257,7 @@ async def test_a_request_is_bounded_when_the_server_hangs(start_server: StartSer
         tasks.start_soon(answer)
         os.kill(server.pid, signal.SIGSTOP)
         try:
+            await until(lambda: all_stopped(server.pid))
             with pytest.raises(RequestTimedOut):
                 await bus.request("a", b"", timeout_s=0.01)
         finally:
