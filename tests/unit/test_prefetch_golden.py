@@ -25,6 +25,7 @@ from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.index_urls import hugging_face_endpoint
 from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.prefetch_models import PrefetchModels
+from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.read_galleries import ReadGalleries
 from tests.web import Page, Web, web_server
 
@@ -81,6 +82,7 @@ class Node:
                 DownloadFile(filesystem, downloads, first_wait_s=0),
                 LocalDirectories(),
                 LocalArchives(),
+                PrefetchedFiles(filesystem, self.models),
                 endpoint,
             ),
             downloads=downloads,
@@ -107,7 +109,9 @@ def node(tmp_path: Path, web: Web) -> Node:
 
 
 async def test_the_tree_is_upstreams_byte_for_byte(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    """S-W34, M-9.1, M-9.2, M-9.3, M-9.4, M-3.5, M-3.6, M-4.1.2, M-4.1.3, M-4.1.4, M-4.1.5."""
+    """S-W34, M-2.1, M-2.8, M-3.3, M-3.5, M-3.6, M-4.1.2, M-4.1.3, M-4.1.4, M-4.1.5, M-4.3.1, M-4.3.2,
+    M-9.1, M-9.2, M-9.3, M-9.4.
+    """
     with caplog.at_level(logging.WARNING):
         await node.prefetch()
     tree = node.tree()

@@ -25,8 +25,11 @@ from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
 from localai_worker.domain.prefetch_models import PrefetchModels
+from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
 from localai_worker.domain.read_galleries import ReadGalleries
+from localai_worker.domain.receive_files import ReceiveFiles
+from localai_worker.domain.validate_paths import FileRoots
 from tests.memory_worker import memory_settings
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
@@ -56,6 +59,12 @@ class Node:
             DownloadFile(self.filesystem, self.web),
             self.artifacts,
             InMemoryArchives(self.filesystem),
+            PrefetchedFiles(self.filesystem, MODELS),
+        )
+        self.files_service = ReceiveFiles(
+            self.filesystem,
+            FileRoots(models=MODELS, data=Path("/srv/data"), staging=Path("/srv/staging")),
+            prefetched=installer.prefetched,
         )
         self.service = PrefetchModels(
             ids=(),
@@ -266,7 +275,7 @@ async def test_a_file_without_hash_that_is_there_is_kept_unseen(node: Node) -> N
 
 
 async def test_a_file_with_another_hash_is_replaced_and_never_missing(node: Node) -> None:
-    """M-4.2.2: upstream deletes it first."""
+    """M-4.2.3, M-4.2.2: upstream deletes it first."""
     right = hashlib.sha256(b"weights").hexdigest()
     node.list_models(model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": right.upper()}]))
     node.filesystem.put(MODELS / "m.gguf", b"old")
@@ -305,7 +314,7 @@ async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Nod
 
 
 async def test_a_model_of_ollama_comes_with_its_hash(node: Node) -> None:
-    """M-4.3.7."""
+    """G-2.5.4, M-4.3.7."""
     digest = hashlib.sha256(b"weights").hexdigest()
     base = "https://registry.ollama.ai/v2/library/gemma"
     layers = [
@@ -401,6 +410,33 @@ async def test_variants_that_lead_nowhere_are_an_error_of_the_model(
     assert len(warnings(caplog)) == 1
 
 
+async def test_the_frontend_need_not_send_what_was_prefetched(node: Node) -> None:
+    """M-7.4, M-7.5: a probe below the model's own name finds it; upstream answers 404 and gets it again."""
+    node.list_models(model("a", filename="acme/m.gguf"))
+    node.filesystem.put(MODELS / "other.gguf", b"not prefetched")
+    await node.prefetch("a")
+    for key in ("models/a/acme/m.gguf", "models/org/a/acme/m.gguf"):
+        probed = await node.files_service.probe(key)
+        assert probed is not None
+        assert (probed.size_bytes, probed.sha256) == (7, hashlib.sha256(b"weights").hexdigest())
+        assert probed.path == MODELS / key.removeprefix("models/")
+    for key in ("models/a/other.gguf", "models/a/m.gguf", "data/a/acme/m.gguf"):
+        assert await node.files_service.probe(key) is None
+
+
+async def test_an_upload_over_a_shared_file_leaves_the_prefetched_one(node: Node) -> None:
+    """M-7.5."""
+    node.list_models(model("a"))
+    await node.prefetch("a")
+    await node.files_service.probe("models/a/m.gguf")
+    upload = await node.files_service.receive("models/a/m.gguf")
+    assert not isinstance(upload, Path)
+    await upload.write(b"another")
+    await upload.finish()
+    assert node.filesystem.get(MODELS / "m.gguf") == b"weights"
+    assert node.filesystem.get(MODELS / "a/m.gguf") == b"another"
+
+
 async def test_what_is_prefetched_is_there_before_the_node_registers() -> None:
     """S-W34, M-1.5."""
     galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
@@ -435,3 +471,33 @@ async def test_a_worker_can_be_stopped_while_it_prefetches() -> None:
         assert not parts.registry().calls
         worker.stop_requested.set()
     assert not parts.registry().calls
+
+
+async def test_the_strict_switch_for_backends_has_no_say_over_models() -> None:
+    """M-1.7: nor is a backend installed for them."""
+    galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
+    variables = {"LOCALAI_PREFETCH_MODELS": "a", "LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"}
+    settings = memory_settings(LOCALAI_GALLERIES=galleries, **variables)
+    container = Container(settings=settings, environment={})
+    parts = in_memory(container)
+    parts.gallery_source().indexes[SITE.url] = [model("a")]
+    parts.downloads().files[FILE] = b"weights"
+    worker = await build_worker(container)
+    await worker.prefetch()
+    assert parts.filesystem().get(Path("/node/models/m.gguf")) == b"weights"
+    assert parts.filesystem().files(Path("/node/backends")) == []
+
+
+async def test_documents_of_other_entries_are_not_fetched(node: Node) -> None:
+    """M-2.9: upstream fetches the document of every entry to learn its backend."""
+    node.list_models(model("a"), {"name": "b", "url": "https://docs.example/b.yaml"})
+    fetched: list[str] = []
+    fetch = node.documents.fetch
+
+    async def watched(url: str, *, trusted_root: Path, known: str = "") -> Any:
+        fetched.append(url)
+        return await fetch(url, trusted_root=trusted_root, known=known)
+
+    node.documents.fetch = watched  # type: ignore[method-assign]
+    await node.prefetch("a")
+    assert fetched == [SITE.url]
