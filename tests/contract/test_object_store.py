@@ -176,7 +176,7 @@ async def test_odd_keys_are_kept_as_they_are(case: Case, rest: str) -> None:
 
 
 async def test_a_double_slash_is_part_of_a_key(case: Case) -> None:
-    """S-W: the frontend fetches outputs under such keys."""
+    """The frontend fetches outputs under such keys."""
     if case.kind == "rclone":
         pytest.skip("a gateway to a directory: it answers such keys with an error of its own")
     await case.put("fetch//node/out/output", b"content")
