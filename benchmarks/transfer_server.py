@@ -1,5 +1,5 @@
-"""One server for benchmarks/transfer.py, in a process of its own: prints its port, then, at the end of its
-input, how long its event loop was held up at worst and how much memory it took.
+"""One server for benchmarks/transfer.py, in a process of its own: prints its port, then, for every line of
+its input, how long its event loop was held up at worst since the last one (s) and its memory (MiB).
 
     .venv/bin/python -m benchmarks.transfer_server DIRECTORY [worker|uvicorn|granian]
 """
@@ -39,8 +39,9 @@ async def main(directory: Path, server: str) -> None:
             port = await tasks.start(_others[server], app)
         tasks.start_soon(_watch, worst)
         print(port, flush=True)
-        await to_thread.run_sync(sys.stdin.readline)
-        print(f"{worst[0]:.4f} {psutil.Process().memory_info().rss / 2**20:.1f}", flush=True)
+        while await to_thread.run_sync(sys.stdin.readline):
+            print(f"{worst[0]:.4f} {psutil.Process().memory_info().rss / 2**20:.1f}", flush=True)
+            worst[0] = 0.0
         tasks.cancel_scope.cancel()
 
 

@@ -65,10 +65,12 @@ class Image:
     layers: Sequence[bytes]
     media_type: str = archives.GZIP_LAYER
     fields: Mapping[str, Any] = field(default_factory=dict)  # of the manifest, in addition
+    diff_ids: Sequence[str] = ()  # which only other tools look at
 
     @property
     def blobs(self) -> list[bytes]:
-        return [to_json({"rootfs": {"type": "layers", "diff_ids": []}}), *self.layers]
+        rootfs = {"type": "layers", "diff_ids": self.diff_ids}
+        return [to_json({"os": "linux", "architecture": "amd64", "rootfs": rootfs}), *self.layers]
 
     @property
     def manifest(self) -> bytes:

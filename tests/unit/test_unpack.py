@@ -264,6 +264,21 @@ def test_times_of_files_links_and_directories_are_restored(arena: Arena) -> None
     assert times == {"d": 1_000_000_001, "d/f": 1_000_000_002, "d/s": 1_700_000_000}
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize("length", [99, 100, 101, 150, 155, 156, 240])
+def test_long_names_are_read_whole_wherever_their_slashes_fall(arena: Arena, form: int, length: int) -> None:
+    """A header has room for 100 bytes of a name, and what is cut there may end with a slash."""
+    name = ("d" * 49 + "/") * 5
+    name = name[:length].rstrip("/") + "/f"
+    arena.unpack(tar([entry(name, b"content")], form=form))
+    assert (arena.root / name).read_bytes() == b"content"
+
+
+def test_a_directory_of_the_oldest_form_is_one(arena: Arena) -> None:
+    arena.unpack(tar([entry("d/", type=tarfile.AREGTYPE), entry("d/x", b"1")], form=tarfile.USTAR_FORMAT))
+    assert arena.names() == {"d", "d/x"}
+
+
 def test_the_directory_itself_keeps_its_mode(arena: Arena) -> None:
     arena.root.chmod(0o750)
     arena.unpack(tar([directory(".", mode=0o777), entry("./run.sh", b"1")]))

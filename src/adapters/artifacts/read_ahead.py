@@ -17,26 +17,24 @@ class ReadAhead:
     def __init__(self, source: ByteReader, *, chunks: int = 4) -> None:
         self._source = source
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(chunks)
-        self._rest = b""
+        self._chunk, self._at = b"", 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="read-ahead", daemon=True)
         self._thread.start()
 
     def read(self, size: int, /) -> bytes:
-        if not self._rest:
+        at, end = self._at, self._at + size
+        if at >= len(self._chunk):
             chunk = self._chunks.get()
-            if isinstance(chunk, BaseException):
+            if isinstance(chunk, BaseException) or not chunk:
                 self._chunks.put(chunk)  # whoever reads on gets it again
-                raise chunk
-            if not chunk:
-                self._chunks.put(chunk)
+                if isinstance(chunk, BaseException):
+                    raise chunk
                 return b""
-            self._rest = chunk
-        if size >= len(self._rest):
-            chunk, self._rest = self._rest, b""
-        else:
-            chunk, self._rest = self._rest[:size], self._rest[size:]
-        return chunk
+            self._chunk, at, end = chunk, 0, size
+        self._at = end
+        # Slices are cut from the chunk as they are wanted: there are many small ones.
+        return self._chunk if at == 0 and end >= len(self._chunk) else self._chunk[at:end]
 
     def close(self) -> None:
         """End the thread; the source is read no further."""

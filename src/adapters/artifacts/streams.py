@@ -162,12 +162,21 @@ class ForwardReader:
         self._allowance -= size
         if size < 0 or self._allowance < 0:
             raise ArtifactInvalid(self._uri, "a tar header larger than any real one")
-        parts = []
+        block = self._take(size)
+        if len(block) == size or not block:
+            self.last_block = block
+            return block
+        parts = [block]
+        size -= len(block)
         while size and (chunk := self._take(size)):
             parts.append(chunk)
             size -= len(chunk)
         self.last_block = b"".join(parts)
         return self.last_block
+
+    def some(self, size: int) -> bytes:
+        """Up to `size` bytes, as they come; b"" at the end."""
+        return self._take(size)
 
     def drain(self) -> None:
         """Read the source to its end."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import IO, cast
 
 from ...domain.errors import ArtifactInvalid
+from .quick_tar import QuickTarInfo
 from .streams import CHUNK_BYTES, ForwardReader
 
 _HEADER_BYTES = 1 << 20  # all headers of one entry: long names, extended attributes
@@ -31,6 +32,19 @@ class TarMembers:
 
     def content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
         """The bytes of the current entry, exactly `member.size` of them."""
+        if member.issparse():
+            yield from self._sparse_content(member)
+            return
+        left = member.size  # the reader stands before them
+        while left:
+            chunk = self._reader.some(min(CHUNK_BYTES, left))
+            if not chunk:
+                raise ArtifactInvalid(self._uri, f"{self._what} ends within entry {member.name!r}")
+            left -= len(chunk)
+            yield chunk
+
+    def _sparse_content(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """What an entry with holes stands for, zeros included."""
         assert self._archive is not None
         self._reader.allow(member.size + CHUNK_BYTES)
         left = member.size
@@ -51,7 +65,9 @@ class TarMembers:
         try:
             if self._archive is None:
                 source = cast("IO[bytes]", self._reader)  # read, seek and tell are all that reading needs
-                self._archive = tarfile.TarFile(fileobj=source, encoding="utf-8", errors="surrogateescape")
+                self._archive = tarfile.TarFile(
+                    fileobj=source, encoding="utf-8", errors="surrogateescape", tarinfo=QuickTarInfo
+                )
             member = self._archive.next()
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             raise ArtifactInvalid(self._uri, f"{self._what} is no readable tar archive: {error}") from error

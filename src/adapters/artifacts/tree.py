@@ -19,6 +19,7 @@ from .filing import unwritable
 _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LATEST_MTIME_S = 2**33  # year 2242; what lies beyond is a broken header
 _KNOWN_PARENTS = 4096
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 Created = TypeVar("Created")
@@ -85,13 +86,17 @@ class TreeBuilder:
     def add_file(self, name: str, *, mode: int, mtime_s: float, chunks: Iterable[bytes]) -> None:
         """Write a regular file, replacing whatever has this name."""
         with self._placing(name) as path:
-            with self._create(path, lambda: path.open("xb", buffering=0)) as file:
+            descriptor = self._create(path, lambda: os.open(path, _NEW_FILE, 0o600))
+            try:
                 for chunk in chunks:
                     self.check_cancelled()
                     self._count_bytes(len(chunk))
-                    _write_all(file.fileno(), chunk)
-                os.fchmod(file.fileno(), mode & 0o777)
-            _set_mtime(path, mtime_s)
+                    _write_all(descriptor, chunk)
+                os.fchmod(descriptor, mode & 0o777)
+                if _is_time(mtime_s):
+                    os.utime(descriptor, (mtime_s, mtime_s))
+            finally:
+                os.close(descriptor)
             self._claim(path)
 
     def add_symlink(self, name: str, target: str, *, mtime_s: float) -> None:
@@ -134,15 +139,13 @@ class TreeBuilder:
                 if self._is_reached_without_links(path):
                     _set_mtime(path, mtime_s)
 
-    @contextmanager
-    def _placing(self, name: str) -> Iterator[Path]:
+    def _placing(self, name: str) -> "_Placing":
         self.check_cancelled()
         self._entries += 1
         if self._entries > self.limits.entries:
-            reason = f"more than {self.limits.entries} entries; raise the limit if that is intended"
+            reason = f"more than {self.limits.entries} entries, which no backend has"
             raise ArtifactInvalid(self.uri, reason)
-        with self._refusals(name):
-            yield self._locate(name)
+        return _Placing(self, name)
 
     @contextmanager
     def _refusals(self, name: str) -> Iterator[None]:
@@ -262,6 +265,26 @@ class TreeBuilder:
         return unwritable(self.root / name.lstrip("/"), error)
 
 
+class _Placing:
+    """Where an entry goes, and what a refusal of the file system means; entered for every single entry."""
+
+    __slots__ = ("_name", "_tree")
+
+    def __init__(self, tree: TreeBuilder, name: str) -> None:
+        self._tree = tree
+        self._name = name
+
+    def __enter__(self) -> Path:
+        try:
+            return self._tree._locate(self._name)  # noqa: SLF001 - a part of it
+        except OSError as error:
+            raise self._tree._unplaceable(self._name, error) from error  # noqa: SLF001
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise self._tree._unplaceable(self._name, error) from error  # noqa: SLF001
+
+
 def _is_directory(path: Path) -> bool:
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
@@ -269,8 +292,12 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
+def _is_time(mtime_s: float) -> bool:
+    return math.isfinite(mtime_s) and 0 <= mtime_s < _LATEST_MTIME_S
+
+
 def _set_mtime(path: Path, mtime_s: float) -> None:
-    if math.isfinite(mtime_s) and 0 <= mtime_s < _LATEST_MTIME_S:
+    if _is_time(mtime_s):
         os.utime(path, (mtime_s, mtime_s), follow_symlinks=False)
 
 

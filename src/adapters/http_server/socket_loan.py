@@ -9,19 +9,25 @@ A step never waits longer than `PATIENCE_MS` for the other side: who is slow hol
 
 import os
 import select
-from collections.abc import Callable
+import socket
+from contextlib import suppress
 from typing import Any, Protocol
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from ...domain.errors import WorkerError
 
 EXTENSION = "localai_worker.socket"
 """The name of the loan among an ASGI scope's extensions."""
 
-PATIENCE_MS = 5  # a client at full speed refills its socket in much less
-STEP_BYTES = 32 * 1024 * 1024  # some 30 ms: how long a cancellation may wait
+PATIENCE_MS = 50  # a client at full speed needs 1; on a machine under load it needs its turn first
+WAKE_BYTES = 512 * 1024
+STEP_BYTES = 16 * 1024 * 1024  # some 15 ms: how long a cancellation may wait
+THREADS = 64  # that send; a step is short, so that more transfers than that take turns
+
+_limiter = RunVar[CapacityLimiter]("localai_worker_sending_threads")
 
 
 class ConnectionEnded(WorkerError):
@@ -59,10 +65,17 @@ class SocketLoan(Protocol):
 
 
 class SocketSource:
-    """A `ByteSource` over the next `left_bytes` of a socket that is not read by anybody else."""
+    """A `ByteSource` over the next `left_bytes` of a socket that is not read by anybody else.
+
+    While it is read at full speed the system wakes us for `WAKE_BYTES` at a time, not for every packet.
+    """
 
     def __init__(self, descriptor: int, left_bytes: int) -> None:
-        self._descriptor = os.dup(descriptor)  # ours to close, and never another connection's number
+        # A duplicate: ours to close, and its number never another connection's.
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+        self._polled = select.poll()
+        self._polled.register(self._socket, select.POLLIN)
+        self._low_water = 1
         self.left_bytes = left_bytes
 
     def readinto(self, buffer: memoryview) -> int | None:
@@ -74,31 +87,45 @@ class SocketSource:
         wanted = buffer[: self.left_bytes]
         if not wanted:
             return 0
-        count = _patiently(self._descriptor, select.POLLIN, lambda: os.readv(self._descriptor, [wanted]))
+        try:
+            self._wake_at(min(len(wanted), WAKE_BYTES))
+            self._polled.poll(PATIENCE_MS)
+            count = self._socket.recv_into(wanted)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _named(error) from error
         if count == 0:
             raise ConnectionEnded
-        self.left_bytes -= count or 0
+        self.left_bytes -= count
         return count
 
     async def ready(self) -> None:
         """Wait until there is something to read."""
-        await anyio.wait_readable(self._descriptor)
+        self._wake_at(1)
+        await anyio.wait_readable(self._socket)
 
     def close(self) -> None:
         """Let go of the socket; idempotent."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+        if self._socket.fileno() >= 0:
+            self._wake_at(1)  # it is one socket with the server's
+            self._socket.close()
+
+    def _wake_at(self, size_bytes: int) -> None:
+        if self._low_water != size_bytes:
+            self._low_water = size_bytes
+            with suppress(OSError):  # not every kind of socket knows it
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
 
-async def send_file(socket: int, file: int, start: int, count: int, *, idle_s: float) -> None:
-    """See `SocketLoan.send_file`; `socket` is not written by anybody else."""
-    descriptor = os.dup(socket)
+async def send_file(connection: int, file: int, start: int, count: int, *, idle_s: float) -> None:
+    """See `SocketLoan.send_file`; `connection` is not written by anybody else."""
+    descriptor = os.dup(connection)
     try:
         end = start + count
         while start < end:
             step = min(STEP_BYTES, end - start)
-            sent = await to_thread.run_sync(_send_step, descriptor, file, start, step)
+            sent = await to_thread.run_sync(_send_step, descriptor, file, start, step, limiter=_threads())
             start += sent
             if sent < step:
                 with anyio.fail_after(idle_s):
@@ -107,41 +134,34 @@ async def send_file(socket: int, file: int, start: int, count: int, *, idle_s: f
         os.close(descriptor)
 
 
-def _send_step(socket: int, file: int, start: int, count: int) -> int:
+def _send_step(connection: int, file: int, start: int, count: int) -> int:
     """Send up to `count` bytes, until the socket is full for a while; how many."""
+    writable = select.poll()
+    writable.register(connection, select.POLLOUT)
     done = 0
     while done < count:
-
-        def send(offset: int = start + done, rest: int = count - done) -> int:
-            return os.sendfile(socket, file, offset, rest)
-
-        sent = _patiently(socket, select.POLLOUT, send)
-        if sent is None:
-            break
-        if sent == 0:
-            raise EOFError
-        done += sent
+        try:
+            sent = os.sendfile(connection, file, start + done, count - done)
+        except BlockingIOError:
+            if not writable.poll(PATIENCE_MS):
+                break
+        except OSError as error:
+            raise _named(error) from error
+        else:
+            if sent == 0:
+                raise EOFError
+            done += sent
     return done
 
 
-def _patiently(descriptor: int, event: int, move: Callable[[], int]) -> int | None:
-    """What `move` returns, tried again once the socket is ready; None when it is not soon."""
+def _threads() -> CapacityLimiter:
+    """Threads of our own: who takes long to take a file keeps nobody else from the disk."""
     try:
-        return move()
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        raise _named(error) from error
-    waiting = select.poll()
-    waiting.register(descriptor, event)
-    if not waiting.poll(PATIENCE_MS):
-        return None
-    try:
-        return move()
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        raise _named(error) from error
+        return _limiter.get()
+    except LookupError:
+        limiter = CapacityLimiter(THREADS)
+        _limiter.set(limiter)
+        return limiter
 
 
 def _named(error: OSError) -> Exception:
