@@ -187,6 +187,8 @@ async def test_a_malformed_reference_says_what_is_wrong(tmp_path: Path, into: Pa
 async def test_what_passes_is_waited_out(
     own: OwnRegistry, uri: str, tmp_path: Path, into: Path, status: int, part: str
 ) -> None:
+    """G-2.6.5."""
+
     def once(request: Request) -> bool:
         if part not in request.path:
             return False
