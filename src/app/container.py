@@ -548,7 +548,7 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         filesystem=filesystem,
         models_path=settings.provided.models_path,
-        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
+        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage, deaths),
     )
     description = providers.Singleton(
         DescribeNode,
