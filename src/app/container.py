@@ -37,6 +37,7 @@ from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
 from ..domain.prefetch_models import PrefetchModels
+from ..domain.prefetched_files import PrefetchedFiles
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
 from ..domain.readiness import Readiness
@@ -338,11 +339,13 @@ class Container(containers.DeclarativeContainer):
         ProcessJournal, filesystem, providers.Callable(_journal_directory, settings)
     )
     identities = providers.Singleton(IdentityStore, filesystem, providers.Callable(_identity_file, settings))
+    prefetched = providers.Singleton(PrefetchedFiles, filesystem, settings.provided.models_path)
     files = providers.Singleton(
         ReceiveFiles,
         filesystem=filesystem,
         roots=providers.Callable(_roots, settings),
         max_upload_bytes=providers.Callable(_upload_limit, settings),
+        prefetched=prefetched,
     )
     sweeper = providers.Singleton(
         SweepFiles,
@@ -486,6 +489,7 @@ class Container(containers.DeclarativeContainer):
         download=providers.Singleton(DownloadFile, filesystem, downloads),
         artifacts=artifacts,
         archives=archives,
+        prefetched=prefetched,
         hugging_face=providers.Callable(hugging_face_endpoint, environment),
     )
     prefetch = providers.Singleton(

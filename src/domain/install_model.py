@@ -15,6 +15,7 @@ from .ports.archives import ArchiveUnpacker, is_archive
 from .ports.artifacts import ArtifactSource
 from .ports.filesystem import FileKind, FileSystem, RootedPath
 from .ports.galleries import GalleryDocuments
+from .prefetched_files import PrefetchedFiles
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class InstallModel:
     download: DownloadFile
     artifacts: ArtifactSource
     archives: ArchiveUnpacker
+    prefetched: PrefetchedFiles
     hugging_face: str = HUGGING_FACE
     ollama: str = OLLAMA_REGISTRY
 
@@ -66,10 +68,12 @@ class InstallModel:
             return
         if await self._is_there(file, place):
             log.info("model file is there: path=%s", place.path)
+            self.prefetched.add(place.relative)
             return
         url, sha256 = await self._address(file)
         log.info("model file wanted: path=%s source=%s", place.path, file.uri)
         await self.download.fetch(url, place, sha256=sha256)
+        self.prefetched.add(place.relative)
         if is_archive(file.filename):
             await self.archives.unpack(place)
 

@@ -8,6 +8,7 @@ from .errors import FileUnreadable, NoSpace
 from .file_hashes import FileHashes, normal_sha256
 from .file_names import hide_own_files
 from .ports.filesystem import FileKind, FileStat, FileSystem, OutgoingFile, RootedPath
+from .prefetched_files import PrefetchedFiles
 from .resume_upload import ResumeUploads
 from .sweep_files import OUTPUT_PREFIX, OUTPUT_SUFFIX
 from .upload import RangedUpload, Upload, WholeUpload
@@ -47,6 +48,7 @@ class ReceiveFiles:
     filesystem: FileSystem
     roots: FileRoots
     max_upload_bytes: int | None = UPLOAD_LIMIT_BYTES  # None: no limit but the disk's
+    prefetched: PrefetchedFiles | None = None  # may have a file that the frontend asks for
     hashes: FileHashes = field(init=False)
     resumed: ResumeUploads = field(init=False)
 
@@ -79,6 +81,8 @@ class ReceiveFiles:
         if held is not None:
             return ProbedFile(held.size_bytes, place.path, None, held.sha256)
         stat = await self._regular_file(place)
+        if stat is None and self.prefetched is not None and await self.prefetched.supply(place):
+            stat = await self._regular_file(place)
         for _ in range(HASH_ATTEMPTS):
             if stat is None:
                 return None

@@ -4,6 +4,7 @@ The worker that dies is a process of its own here: the kernel must be the one to
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +332,26 @@ async def test_a_worker_that_comes_while_the_keeper_ends_things_waits_for_it(tmp
     with anyio.fail_after(30):
         await stage.lock().take()
     assert not process.group_alive()
+
+
+async def test_a_state_directory_that_is_removed_costs_a_living_worker_nothing(tmp_path: Path) -> None:
+    """Cleaners of temporary files do that. When the worker ends, its backends do too, by their marks."""
+    stage = LocalStage(tmp_path)
+    backends = Backends(stage)
+    stage.start_worker()
+    owner = (stage.state / "owner").read_text()
+    await stage.keeper().post()
+    process = await backends.start(Tenure(owner, "1"))
+    with anyio.fail_after(30):
+        while not (stage.state / KEEPER_FILE).exists():
+            await anyio.sleep(0.02)
+    await anyio.sleep(0.7)  # it has seen the worker
+    shutil.rmtree(stage.state)
+    await anyio.sleep(4 * WINDOW_S)  # nothing must happen, and nothing tells when it has not
+    assert process.group_alive()
+    stage.kill_worker()
+    await until_gone(process)
+    await until(stage.state, 0)
 
 
 async def test_a_keeper_that_was_dismissed_ends_nothing(stage: Stage, backends: Backends) -> None:

@@ -625,6 +625,47 @@ async def test_a_directory_cannot_go_out(case: Case, relative: str) -> None:
         await case.filesystem.open_outgoing(case.place(relative))
 
 
+# share
+
+
+async def test_a_shared_file_has_two_names_that_live_for_themselves(case: Case) -> None:
+    case.put(case.place("a").path, b"content")
+    await case.filesystem.share(case.place("a"), case.place("deep/er/b"))
+    assert await case.content(case.place("deep/er/b").path) == b"content"
+    first, second = (
+        await case.filesystem.locate(case.place("a")),
+        await case.filesystem.locate(case.place("deep/er/b")),
+    )
+    assert first is not None
+    assert second is not None
+    assert first.inode == second.inode
+    incoming = await case.filesystem.open_incoming(case.place("deep/er/b"))
+    await incoming.write(b"new")
+    await incoming.publish()
+    assert await case.content(case.place("a").path) == b"content"
+    await case.filesystem.remove_file(case.place("a"))
+    assert await case.content(case.place("deep/er/b").path) == b"new"
+
+
+async def test_what_is_there_already_is_not_replaced_by_sharing(case: Case) -> None:
+    case.put(case.place("a").path, b"a")
+    case.put(case.place("b").path, b"b")
+    await case.filesystem.share(case.place("a"), case.place("b"))
+    assert await case.content(case.place("b").path) == b"b"
+
+
+async def test_only_regular_files_are_shared_and_nothing_leaves_the_root(case: Case) -> None:
+    case.put(case.place("d/file").path, b"x")
+    case.put(case.top / "outside/file", b"x")
+    case.link(case.place("out").path, case.top / "outside")
+    for relative in ("d", "missing"):
+        with pytest.raises(FileUnwritable):
+            await case.filesystem.share(case.place(relative), case.place("b"))
+    for source, target in (("out/file", "b"), ("d/file", "out/b")):
+        with pytest.raises(PathEscapes):
+            await case.filesystem.share(case.place(source), case.place(target))
+
+
 # remove_file
 
 

@@ -146,9 +146,12 @@ class Ordeal:
                 assert await self.node.install(name) == f"127.0.0.1:{port}", told
 
     def never_noted(self, unnoted: set[Survivor]) -> set[int]:
-        """Those of which the worker said that they were in no journal."""
+        """Those of which the worker said that they were in no journal, or had never answered in time."""
         return {
-            survivor.pid for survivor in unnoted if self.node.said(f"ending it: process_group={survivor.pid}")
+            survivor.pid
+            for survivor in unnoted
+            if self.node.said(f"ending it: process_group={survivor.pid}")
+            or self.node.said(f"pid={survivor.pid}: backend at 127.0.0.1:{survivor.port}: DEADLINE_EXCEEDED")
         }
 
 
@@ -183,6 +186,8 @@ async def test_whenever_a_worker_is_killed_the_next_one_finds_everything(
     for _ in range(kills):
         await ordeal.round()
     print(dict(ordeal.happened))
+    if kills < 10:
+        return  # test_recovery.py has the keeper end things
     # The last one has something to leave behind, and nobody comes.
     last = ordeal.node = await next_life_with_short_window(ordeal.node)
     await last.install("b0")

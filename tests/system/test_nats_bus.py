@@ -236,6 +236,37 @@ async def _unheard(bus: NatsMessageBus, subject: str) -> bool:
     return False
 
 
+def all_stopped(pid: int) -> bool:
+    """Whether every thread of the process stands still; the signal takes a moment to reach them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all(") T " in (task / "stat").read_text() for task in tasks)
+
+
+async def test_a_request_is_bounded_when_the_server_hangs(start_server: StartServer) -> None:
+    """Also the first one, which asks for the place where replies come; the next one is answered again."""
+    server = start_server("")
+    bus = NatsMessageBus(server.url)
+    await bus.open()
+    subscription = await bus.subscribe("a")
+
+    async def answer() -> None:
+        async for message in subscription:
+            await bus.publish(message.reply_to, b"!")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await until(lambda: all_stopped(server.pid))
+            with pytest.raises(RequestTimedOut):
+                await bus.request("a", b"", timeout_s=0.01)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        assert await bus.request("a", b"", timeout_s=PATIENCE_S) == b"!"
+        tasks.cancel_scope.cancel()
+    await bus.close()
+
+
 async def test_close_is_bounded_when_the_server_hangs(
     start_server: StartServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

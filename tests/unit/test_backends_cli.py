@@ -1,5 +1,6 @@
 """`localai-worker backends ...` on a real disk."""
 
+import io
 import json
 import logging
 import subprocess
@@ -8,10 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from localai_worker.app.backend_tools.progress_bar import shown
 from localai_worker.app.cli import app
 from localai_worker.app.option_table import OPTIONS
+from localai_worker.domain.install_progress import InstallStep
+from localai_worker.domain.messages.backend_progress import InstallPhase
 from tests.archives import entry, tar, write_oci
 
 
@@ -151,6 +156,27 @@ def test_an_install_by_uri_has_the_name_and_alias_it_is_given(node: Node) -> Non
         ("tool", "backend"),
         ("tool-x", "alias of my-tool"),
     ]
+
+
+def test_an_external_backend_is_upgraded_from_where_it_came(node: Node) -> None:
+    uri = node.payload("tool")
+    node.run("install", "my-tool", "--uri", uri, "--alias", "tool-x")
+    node.payload("tool", b"#!/bin/sh\n# new\n")
+    upgraded = node.run("upgrade", "my-tool")
+    assert upgraded.exit_code == 0, upgraded.output
+    assert b"new" in (node.backends / "my-tool/run.sh").read_bytes()
+    assert json.loads(node.run("list", "--json").stdout)[1]["kind"] == "alias of my-tool"
+
+
+def test_on_a_terminal_progress_is_a_bar() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with shown(console) as listen:
+        listen(InstallStep(InstallPhase.RESOLVING, "quay.io/x"))
+        listen(InstallStep(InstallPhase.DOWNLOADING, "quay.io/x", 1 << 20, 4 << 20))
+        listen(InstallStep(InstallPhase.EXTRACTING, "quay.io/x", 4 << 20, 4 << 20))
+    assert "extracting" in screen.getvalue()
+    assert "4.0/4.0 MiB" in screen.getvalue()
 
 
 def test_a_failed_install_is_one_line_and_leaves_nothing(node: Node) -> None:

@@ -25,6 +25,7 @@ from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.index_urls import hugging_face_endpoint
 from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.prefetch_models import PrefetchModels
+from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.read_galleries import ReadGalleries
 from tests.web import Page, Web, web_server
 
@@ -81,6 +82,7 @@ class Node:
                 DownloadFile(filesystem, downloads, first_wait_s=0),
                 LocalDirectories(),
                 LocalArchives(),
+                PrefetchedFiles(filesystem, self.models),
                 endpoint,
             ),
             downloads=downloads,

@@ -25,8 +25,11 @@ from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
 from localai_worker.domain.prefetch_models import PrefetchModels
+from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
 from localai_worker.domain.read_galleries import ReadGalleries
+from localai_worker.domain.receive_files import ReceiveFiles
+from localai_worker.domain.validate_paths import FileRoots
 from tests.memory_worker import memory_settings
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
@@ -56,6 +59,12 @@ class Node:
             DownloadFile(self.filesystem, self.web),
             self.artifacts,
             InMemoryArchives(self.filesystem),
+            PrefetchedFiles(self.filesystem, MODELS),
+        )
+        self.files_service = ReceiveFiles(
+            self.filesystem,
+            FileRoots(models=MODELS, data=Path("/srv/data"), staging=Path("/srv/staging")),
+            prefetched=installer.prefetched,
         )
         self.service = PrefetchModels(
             ids=(),
@@ -399,6 +408,33 @@ async def test_variants_that_lead_nowhere_are_an_error_of_the_model(
     node.list_models(model("family", variants=variants))
     assert await node.prefetch("family") == []
     assert len(warnings(caplog)) == 1
+
+
+async def test_the_frontend_need_not_send_what_was_prefetched(node: Node) -> None:
+    """M-7.4, M-7.5: a probe below the model's own name finds it; upstream answers 404 and gets it again."""
+    node.list_models(model("a", filename="acme/m.gguf"))
+    node.filesystem.put(MODELS / "other.gguf", b"not prefetched")
+    await node.prefetch("a")
+    for key in ("models/a/acme/m.gguf", "models/org/a/acme/m.gguf"):
+        probed = await node.files_service.probe(key)
+        assert probed is not None
+        assert (probed.size_bytes, probed.sha256) == (7, hashlib.sha256(b"weights").hexdigest())
+        assert probed.path == MODELS / key.removeprefix("models/")
+    for key in ("models/a/other.gguf", "models/a/m.gguf", "data/a/acme/m.gguf"):
+        assert await node.files_service.probe(key) is None
+
+
+async def test_an_upload_over_a_shared_file_leaves_the_prefetched_one(node: Node) -> None:
+    """M-7.5."""
+    node.list_models(model("a"))
+    await node.prefetch("a")
+    await node.files_service.probe("models/a/m.gguf")
+    upload = await node.files_service.receive("models/a/m.gguf")
+    assert not isinstance(upload, Path)
+    await upload.write(b"another")
+    await upload.finish()
+    assert node.filesystem.get(MODELS / "m.gguf") == b"weights"
+    assert node.filesystem.get(MODELS / "a/m.gguf") == b"another"
 
 
 async def test_what_is_prefetched_is_there_before_the_node_registers() -> None:

@@ -82,6 +82,9 @@ class LocalFileSystem:
     async def remove_file(self, place: RootedPath) -> None:
         await _in_thread(_remove_file, place)
 
+    async def share(self, place: RootedPath, elsewhere: RootedPath) -> None:
+        await _in_thread(_share, place, elsewhere)
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         return await _in_thread(_find_partial, place)
 
@@ -204,6 +207,22 @@ def _remove_file(place: RootedPath) -> None:
         except (OSError, ValueError) as error:
             if not means_absent(error):
                 raise
+
+
+def _share(place: RootedPath, elsewhere: RootedPath) -> None:
+    with writing(elsewhere.path):
+        source = beneath.resolve(place)
+        beneath.require_regular(beneath.lstat(source))
+        directory, name = beneath.resolve_entry(elsewhere)
+        parent = beneath.open_directory(directory, create=True)
+        try:
+            with beneath.opened_directory(beneath.Resolved(source.root, source.parts[:-1])) as holder:
+                os.link(source.parts[-1], name, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
+            beneath.sync_open_directory(parent)
+        except FileExistsError:
+            pass  # what is there stays
+        finally:
+            os.close(parent)
 
 
 def _find_partial(place: RootedPath) -> PartialStat | None:

@@ -205,6 +205,19 @@ class InMemoryFileSystem:
         self._disk.require_writable_directory(place.path, parent)
         self._tree.detach(entry)
 
+    async def share(self, place: RootedPath, elsewhere: RootedPath) -> None:
+        await checkpoint()
+        node = self._tree.at(self._disk.beneath(place))
+        if not isinstance(node, FileNode):
+            raise FileUnwritable(elsewhere.path, "what it should share is no regular file")
+        parent = self._disk.beneath(RootedPath(elsewhere.root, elsewhere.relative.parent))
+        entry = parent / elsewhere.relative.name
+        if self._tree.at(entry) is not None:
+            return
+        self._disk.make_directories(Path(parent))
+        self._disk.require_writable_directory(elsewhere.path, parent)
+        self._tree.attach(entry, node)
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         await checkpoint()
         holder = self._partial_directory(place)

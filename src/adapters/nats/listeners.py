@@ -44,11 +44,19 @@ class Listeners:
             return ()
         return tuple(each.subject for each in self._asked if self.link.denial(each.subject) is not None)
 
+    def supplied(self, listener: Listener) -> bool:
+        """Whether the subject of `listener` has been asked for on the link in use."""
+        asked = self._asked.get(listener)
+        return asked is not None and asked.link is self.link
+
     async def add(self, listener: Listener) -> "Link | None":
-        """Keep `listener` supplied from now on; the link that was asked, None while disconnected."""
+        """Keep `listener` supplied from now on; the link that was asked, None while disconnected.
+
+        To add it again does no harm, and finishes an `add` that was cut short.
+        """
         from .link import LinkLost
 
-        self._asked[listener] = None
+        self._asked.setdefault(listener, None)
         async with self._settling:
             try:
                 await self._ask(listener)
@@ -97,9 +105,12 @@ class Listeners:
                     asked.feed.stop_record()
                 raise
             if old is not None:
+                # What it sent before the new link was listening has come by then; all else both bring.
+                await old.confirm()
                 for asked in before.values():
                     await old.stop_listening(asked.handle)
                 await old.confirm()
+                await new.confirm()  # and all that both have brought has come by both
             await self._switch(new, before, after)
             if old is not None:
                 await old.confirm()  # what was sent by it until now

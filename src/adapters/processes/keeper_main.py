@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .proc_table import living, marked_processes, read_process, this_boot
@@ -23,10 +23,12 @@ _KILL_S = 5.0
 
 @dataclass
 class Keeper:
-    """One keeper of `directory`."""
+    """One keeper of `directory`; `note` is what its latest worker wrote, `worker_started` when that began."""
 
     directory: Path
     owner: str
+    note: LockNote = field(default_factory=LockNote)
+    worker_started: int = 0
 
     def run(self) -> None:
         """Watch until the duty ends."""
@@ -39,11 +41,10 @@ class Keeper:
                 return
             else:
                 now_s = time.monotonic()
-                note = read_note(self.directory)
                 if free_since_s is None:
                     free_since_s = now_s
-                    say(f"the worker is gone: its backends end in {note.window_s:g} s unless one comes")
-                if now_s - free_since_s >= note.window_s and self._end_all(note):
+                    say(f"the worker is gone: its backends end in {self.note.window_s:g} s unless one comes")
+                if now_s - free_since_s >= self.note.window_s and self._end_all():
                     return
             time.sleep(_POLL_S)
 
@@ -63,11 +64,18 @@ class Keeper:
         try:
             descriptor = os.open(self.directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return False  # nobody can hold a lock that is not there
+            # Somebody removed the directory. None can come back to it, but its last worker may live.
+            entry = read_process(self.note.pid)
+            return entry is not None and entry.running and entry.started == self.worker_started
         try:
-            return not try_lock(descriptor, shared=True)
+            free = try_lock(descriptor, shared=True)
         finally:
             os.close(descriptor)
+        note = read_note(self.directory)
+        if note.pid and note != self.note:
+            entry = read_process(note.pid)
+            self.note, self.worker_started = note, entry.started if entry else 0
+        return not free
 
     def _left_behind(self) -> dict[int, int]:
         """The groups that are provably ours and live: start time of the leader (0: it is gone) by id."""
@@ -91,7 +99,7 @@ class Keeper:
         except OSError:
             return []
 
-    def _end_all(self, note: LockNote) -> bool:
+    def _end_all(self) -> bool:
         """End what is left, holding the lock so that no worker adopts meanwhile; False if one was quicker."""
         try:
             descriptor = os.open(self.directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
@@ -103,7 +111,7 @@ class Keeper:
             groups = self._left_behind()
             say(f"no worker came back: ending process groups {sorted(groups)}")
             _signal(groups, signal.SIGTERM)
-            if not _gone(groups, note.grace_s):
+            if not _gone(groups, self.note.grace_s):
                 _signal(groups, signal.SIGKILL)
             if not _gone(groups, _KILL_S):
                 say(f"still there after SIGKILL: {sorted(living(groups))}")

@@ -20,7 +20,7 @@ from .state_files import LOCK_FILE, OWNER_FILE, LockNote, read_note, try_lock, w
 _OWNER = re.compile("[0-9a-f]{32}")
 _POLL_S = 0.02
 # The keeper looks whether the lock is free by taking it for a moment; a worker that comes just then waits.
-_PATIENCE_S = 2.0
+_PATIENCE_S = 1.0
 _KEEPER_ENDS_S = 20.0  # on top of the grace it gives
 
 

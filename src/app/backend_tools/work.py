@@ -1,8 +1,11 @@
 """What the `backends` commands do, on the services of this node."""
 
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ...domain.backend_files import backend_files
+from ...domain.backend_metadata import BackendMetadata
 from ...domain.explain_backend import Explanation
 from ...domain.replace_backend import WantedBackend
 from ..container import Container
@@ -61,7 +64,7 @@ async def upgrade(container: Container, *, name: str) -> int:
         )
         return 1
     pids = occupants(files.places)
-    wanted = WantedBackend(backend=name, galleries=container.settings().backend_galleries)
+    wanted = _as_installed(name, await container.installed().metadata(), files.doomed)
     done = await install(container, wanted=wanted, force=True)
     if pids:
         told = ", ".join(map(str, pids))
@@ -69,6 +72,17 @@ async def upgrade(container: Container, *, name: str) -> int:
             f"still running from the old files until the worker restarts them: processes {told}", error=True
         )
     return done
+
+
+def _as_installed(
+    name: str, by_directory: Mapping[str, BackendMetadata], places: Sequence[Path]
+) -> WantedBackend:
+    """What installs `name` anew: the galleries, or the uri that an external backend came from."""
+    for place in places:
+        told = by_directory.get(place.name)
+        if told is not None and told.uri and not told.gallery_url:
+            return WantedBackend(backend="", galleries=(), uri=told.uri, name=place.name, alias=told.alias)
+    return WantedBackend(backend=name, galleries=())
 
 
 async def delete(container: Container, *, name: str, force: bool) -> int:

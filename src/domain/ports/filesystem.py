@@ -279,6 +279,17 @@ class FileSystem(Protocol):
             FileUnwritable: it cannot be removed, or is a directory.
         """
 
+    async def share(self, place: RootedPath, elsewhere: RootedPath) -> None:
+        """Make the regular file at `place` appear at `elsewhere` as well, without copying it.
+
+        Either name may then be replaced or removed without the other noticing. What is at `elsewhere`
+        already stays. Missing parents are created (0750).
+
+        Raises:
+            PathEscapes: a symlink leads out of a root.
+            FileUnwritable: `place` is no regular file, or the file system cannot do it.
+        """
+
     async def find_partial(self, place: RootedPath) -> PartialStat | None:
         """What earlier attempts left of `place`, or a running one wrote; None when there is nothing.
 
