@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 ANSWER_S = 570.0  # the frontend waits 10 minutes; an answer beats its timeout
 SAVE_EVERY_S = 5.0
 ATTEMPTS = 3  # with an object that is replaced while it is read
-FETCHES_AT_ONCE = 32
+FETCHES_AT_ONCE = 16  # more only wait for one another: each keeps a core busy for some milliseconds
+SMALL_BYTES = 4 * 1024 * 1024  # up to here each visit to another thread costs more than what it saves
 
 
 @dataclass(eq=False)
@@ -249,7 +250,7 @@ class ObjectCache:
 
     async def _target(self, key: StagingKey, place: RootedPath, info: ObjectInfo) -> AssembledFile:
         version = f"{info.version} {key}"
-        if await self.ranged.kept(place) != version:
+        if info.size_bytes > SMALL_BYTES and await self.ranged.kept(place) != version:
             space = await self.filesystem.space(place.path)
             if space is not None and info.size_bytes > space.available_bytes:
                 need = f"{info.size_bytes} bytes needed, {space.available_bytes} available"
@@ -297,6 +298,11 @@ async def _copy_and_check(
     stored: StoredObject, target: AssembledFile, check: Check | None, operation: str
 ) -> None:
     """Fill `target`, hashing what has come while more comes."""
+    if target.size_bytes <= SMALL_BYTES:
+        await stored.copy_to(target)
+        if check is not None:
+            await check.verify(target, operation)
+        return
     try:
         async with anyio.create_task_group() as tasks:
             if check is not None:

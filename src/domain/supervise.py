@@ -22,6 +22,7 @@ from .process_journal import JournalRecord, ProcessJournal
 from .process_table import Entry, ProcessTable, RememberedBackend, RunnableBackend, RunningReplica
 from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
+from .stop_strays import StopStrays
 from .supervision_errors import BackendDied, StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,13 @@ class Supervisor:
     ladder: StopLadder = field(default_factory=StopLadder)
     table: ProcessTable = field(default_factory=ProcessTable)
     journal: ProcessJournal | None = None
+    strays: StopStrays = field(init=False)
     _tasks: TaskGroup | None = None
     _closing: bool = False
     _leaving: bool = False
+
+    def __post_init__(self) -> None:
+        self.strays = StopStrays(self.starter.processes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -312,6 +317,7 @@ class Supervisor:
         try:
             if entry.spawned is not None:
                 await ladder.descend(entry.key, entry.spawned.process)
+                await self.strays.end(entry.key, entry.spawned.mark, ladder)
                 await self.starter.ended(entry.spawned)
                 if self.journal is not None:
                     await self.journal.forget(entry.spawned.process.pid)

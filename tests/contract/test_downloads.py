@@ -155,3 +155,21 @@ async def test_a_host_has_its_addresses(names: HostNames) -> None:
 async def test_a_host_nobody_knows_has_none(names: HostNames, host: str) -> None:
     if host:
         assert await names.resolve(host) == ()
+
+
+async def test_a_redirect_is_followed_and_credentials_stay_at_home() -> None:
+    """M-4.2.9: nor does any token of Hugging Face go anywhere."""
+    with web_server() as home, web_server() as elsewhere:
+        home.pages["/x"] = Page(status=302, headers={"Location": elsewhere.url("/moved", "localhost")})
+        elsewhere.pages["/moved"] = Page(CONTENT)
+        got = await received(HttpDownloads(), home.url("/x", login="me:secret@"))
+        assert got == (0, len(CONTENT), CONTENT)
+        assert home.visits[0].headers["user-agent"].startswith("LocalAI-worker/")
+        assert "authorization" in home.visits[0].headers
+        assert "authorization" not in elsewhere.visits[0].headers
+
+
+async def test_passwords_in_urls_are_not_told() -> None:
+    with web_server() as web, pytest.raises(ArtifactMissing) as caught:
+        await received(HttpDownloads(), web.url("/missing", login="me:secret@"))
+    assert "secret" not in str(caught.value)

@@ -176,7 +176,7 @@ async def test_odd_keys_are_kept_as_they_are(case: Case, rest: str) -> None:
 
 
 async def test_a_double_slash_is_part_of_a_key(case: Case) -> None:
-    """S-W: the frontend fetches outputs under such keys."""
+    """The frontend fetches outputs under such keys."""
     if case.kind == "rclone":
         pytest.skip("a gateway to a directory: it answers such keys with an error of its own")
     await case.put("fetch//node/out/output", b"content")
@@ -193,12 +193,15 @@ async def test_keys_that_cannot_be_are_refused(case: Case, key: str) -> None:
     await source.close()
 
 
+@pytest.mark.parametrize("parts", [1, 3])
 async def test_a_source_that_becomes_shorter_stores_nothing(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, parts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if case.kind == "memory":
         pytest.skip("its source is read in one piece")
-    source = await case.source(b"x" * MIB)
+    monkeypatch.setattr(s3_upload, "MULTIPART_FROM_BYTES", 5 * MIB + 1)
+    monkeypatch.setattr(s3_upload, "PART_BYTES", 5 * MIB)
+    source = await case.source(b"x" * (parts * 5 * MIB))
     next((case.top).glob("source-*")).write_bytes(b"short")
     with pytest.raises(FileUnreadable, match="shorter"):
         await case.store.put(case.key("file"), source)

@@ -1,6 +1,5 @@
 """Every `RangedFiles` keeps these promises: the in-memory one and the machine's own."""
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -315,7 +314,7 @@ def test_room_is_taken_at_once_or_the_file_stays_sparse(
         assert os.fstat(file.fileno()).st_size == 2**20
         with pytest.raises(OSError, match=r".+"):
             preallocate.take_room(file.fileno(), 2**62)
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(preallocate, "_fallocate", lambda: None)
     with (tmp_path / "sparse").open("wb") as file:
         preallocate.take_room(file.fileno(), 2**20)
         assert os.fstat(file.fileno()).st_size == 2**20

@@ -29,7 +29,7 @@ async def test_a_worker_waits_for_its_store_and_brings_what_changes(
     await until(lambda: "check LOCALAI_STORAGE_URL" in node.log)
     temporary = await stager.alloc_temp()
     with pytest.raises(CommandRefused, match="check LOCALAI_STORAGE_URL"):
-        await stager.fetch(temporary, tmp_path / "result")
+        await stager.fetch_result(temporary, tmp_path / "result")
     async with s3_server(tmp_path / "objects", server.port):
         await until(lambda: "object store answers again" in node.log)
         remote = Path(await stager.ensure(source, "models/m/weights"))

@@ -94,7 +94,7 @@ def test_a_hash_is_64_hex_digits_of_either_case(text: str, read: str | None) -> 
 async def test_a_file_is_hashed_once_and_a_plain_sidecar_written(
     disk: CountingFileSystem, hashes: FileHashes
 ) -> None:
-    """H-6: the next asker, and a Go worker on the same volume, need not read the file again."""
+    """H-6, H-5d57c08c6: the next asker, and a Go worker on the same volume, need not read the file again."""
     disk.put(FILE.path, b"content")
     for _ in range(3):
         assert await hash_of(disk, hashes) == sha256(b"content")
@@ -123,7 +123,7 @@ async def test_a_published_file_is_never_read_for_its_hash(
 async def test_askers_at_the_same_time_share_one_reading(
     disk: CountingFileSystem, hashes: FileHashes
 ) -> None:
-    """H-6: upstream hashes in parallel, once per request."""
+    """H-6, S-K13: upstream hashes in parallel, once per request."""
     disk.put(FILE.path, b"content")
     disk.gate = Event()
     answers: list[str | None] = []
@@ -251,7 +251,7 @@ async def test_a_file_removed_while_it_is_hashed_has_no_hash(
 async def test_a_sidecar_has_a_hash_but_no_sidecar_of_its_own(
     disk: CountingFileSystem, hashes: FileHashes
 ) -> None:
-    """H-15: upstream once grew chains of `.sha256.sha256...`."""
+    """H-15, H-878a0d00a: upstream once grew chains of `.sha256.sha256...`."""
     place = RootedPath(TOP, PurePosixPath("x.sha256"))
     disk.put(place.path, b"ab" * 32)
     assert await hash_of(disk, hashes, place) == sha256(b"ab" * 32)

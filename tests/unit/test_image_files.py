@@ -54,11 +54,13 @@ async def test_the_digest_is_that_of_the_image_manifest(tmp_path: Path, into: Pa
 
 
 async def test_plain_layers_in_an_oci_layout_are_read_too(tmp_path: Path, into: Path) -> None:
+    """G-2.5.5."""
     await fetch(archives.write_archive(tmp_path / "i.tar", archives.oci_members(LAYERS)), into)
     assert (into / "run.sh").read_bytes() == b"upper"
 
 
 async def test_docker_archives_may_share_layers_by_links_and_zip_them(tmp_path: Path, into: Path) -> None:
+    """G-2.5.5."""
     members = archives.docker_members([LAYERS[0], LAYERS[0]])
     shared = members.pop("1/layer.tar")
     members["0/layer.tar"] = gzip.compress(shared)
@@ -88,6 +90,7 @@ def index_archive(path: Path, manifests: list[dict[str, Any]], blobs: Mapping[st
 async def test_of_several_platforms_the_one_of_the_host_is_taken(
     tmp_path: Path, into: Path, is_nested: bool, wanted: str, content: bytes
 ) -> None:
+    """G-2.6.2."""
     (arm, arm_blobs), (unsaid, unsaid_blobs), (z, z_blobs) = map(image_for, ("arm", "unsaid", "z"))
     manifests = [
         descriptor(arm, MANIFEST, **platform("arm64", variant="v8")),
@@ -105,6 +108,7 @@ async def test_of_several_platforms_the_one_of_the_host_is_taken(
 
 
 async def test_a_single_image_is_taken_whatever_its_platform(tmp_path: Path, into: Path) -> None:
+    """G-2.6.2."""
     manifest, blobs = image_for("only")
     archive = index_archive(
         tmp_path / "i.tar", [descriptor(manifest, MANIFEST, **platform("riscv64"))], blobs

@@ -32,6 +32,7 @@ CASES = json.loads((Path(__file__).parents[1] / "golden/backends/install-plan-ca
     ],
 )
 def test_a_reference_is_read_as_docker_reads_it(uri: str, expected: ImageReference) -> None:
+    """G-2.6.1."""
     reference = ImageReference.parse(uri)
     assert reference == expected
     assert ImageReference.parse(str(reference)).version == reference.version
@@ -62,7 +63,7 @@ def test_what_is_none_is_refused_with_the_form(uri: str, reason: str) -> None:
 
 @pytest.mark.parametrize("case", [each for each in CASES if not each.get("external")], ids=lambda c: c["uri"])
 def test_golden_payloads_are_images_even_where_upstream_takes_them_for_urls(case: dict[str, Any]) -> None:
-    """G-W1: the mirrors on Docker Hub are images."""
+    """G-2.5.1, G-1.2.16, G-W1: the mirrors on Docker Hub are images."""
     assert names_image(case["uri"])
 
 
@@ -87,7 +88,7 @@ def test_golden_payloads_are_images_even_where_upstream_takes_them_for_urls(case
     ],
 )
 def test_what_counts_as_an_image(uri: str, is_image: bool) -> None:
-    """G-W1."""
+    """G-2.5.1, G-W1."""
     assert names_image(uri) is is_image
 
 

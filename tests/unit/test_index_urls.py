@@ -29,7 +29,7 @@ HUB = "https://huggingface.co"
     ],
 )
 def test_short_forms_are_written_out(url: str, stands_for: str) -> None:
-    """G-1.3.1, G-1.3.2, G-1.3.3."""
+    """M-4.3.3, G-1.3.1, G-1.3.2, G-1.3.3."""
     assert document_url(url) == stands_for
 
 

@@ -192,14 +192,14 @@ async def test_what_is_installed_is_not_fetched_again(node: Node) -> None:
 
 
 async def test_a_missing_backends_directory_is_made(small: Node) -> None:
-    """G-2.2.1, G-W7, N-B26: a gallery install works on a fresh disk."""
+    """G-2.3.13, G-2.2.1, G-W7, N-B26: a gallery install works on a fresh disk."""
     assert await small.filesystem.stat(BACKENDS) is None
     await small.ensure("t")
     assert small.filesystem.mode_of(BACKENDS) == 0o750
 
 
 async def test_a_name_with_a_dot_is_a_directory_like_any_other(small: Node) -> None:
-    """G-F8: upstream's seed unpacks it over the backends directory."""
+    """G-2.5.3, G-F8: upstream's seed unpacks it over the backends directory."""
     small.list_entries({"name": "tool-1.5", "uri": "oci://r.invalid/t:1"})
     backend = await small.ensure("tool-1.5")
     assert backend.run_file == BACKENDS / "tool-1.5/run.sh"
@@ -304,7 +304,7 @@ WAYS = [way for way in vars(Failing) if not way.startswith("_") and callable(get
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_failed_install_leaves_everything_as_it_was(small: Node, way: str) -> None:
-    """G-F7: upstream overlays the old tree and deletes it on failure."""
+    """G-2.3.10, G-2.3.12, G-F7: upstream overlays the old tree and deletes it on failure."""
     small.put("cpu-t/old-library", b"old")
     small.put("cpu-t/metadata.json", b"broken")
     before = small.files()
@@ -317,7 +317,7 @@ async def test_a_failed_install_leaves_everything_as_it_was(small: Node, way: st
 
 
 async def test_the_wording_of_failures_is_the_one_frontends_know(small: Node) -> None:
-    """G-2.1.6, G-1.4.4, G-2.2.6: nats.md 1.2: texts kept for parity."""
+    """G-2.3.12, G-2.1.6, G-1.4.4, G-2.2.6: nats.md 1.2: texts kept for parity."""
     assert await small.refusal("nothing") == 'no backend found with name "nothing"'
     assert await small.refusal("") == "backend name is empty"
     assert "unsafe backend name '../../x': it begins with a dot" in await small.refusal("../../x")
@@ -430,7 +430,7 @@ async def test_an_entry_with_an_unsafe_name_installs_nothing(small: Node) -> Non
 
 
 async def test_mirrors_are_tried_in_order_and_the_primary_uri_is_recorded(small: Node) -> None:
-    """G-2.2.15."""
+    """G-2.3.2, G-2.2.15."""
     small.list_entries({**CONCRETE, "mirrors": ["oci://mirror.invalid/t:1", "oci://r.invalid/t:2"]})
     small.source.payloads.trees = {"oci://r.invalid/t:2": TREE}
     await small.ensure("cpu-t")
@@ -442,6 +442,7 @@ async def test_mirrors_are_tried_in_order_and_the_primary_uri_is_recorded(small:
 
 
 async def test_nothing_of_a_broken_source_is_left_by_the_next(small: Node) -> None:
+    """G-2.3.7."""
     small.list_entries({**CONCRETE, "mirrors": ["oci://r.invalid/t:2"]})
     small.offer("oci://r.invalid/t:1", {"a": b"rubbish", "b": b"", "c": b""})
     small.source.payloads.broken.add("oci://r.invalid/t:1")
@@ -451,6 +452,7 @@ async def test_nothing_of_a_broken_source_is_left_by_the_next(small: Node) -> No
 
 
 async def test_when_all_sources_fail_the_first_says_why(small: Node) -> None:
+    """G-2.3.8."""
     small.list_entries({**CONCRETE, "uri": "gopher://t", "mirrors": ["oci://r.invalid/gone"]})
     with pytest.raises(InstallFailed) as caught:
         await small.ensure("cpu-t")
@@ -569,6 +571,7 @@ async def test_a_second_request_tries_itself_when_the_first_fails(small: Node) -
 
 
 async def test_a_cancelled_install_leaves_everything_as_it_was(small: Node) -> None:
+    """G-2.3.9."""
     small.put("cpu-t/old", b"old")
     small.source.gate = anyio.Event()
     async with anyio.create_task_group() as tasks:

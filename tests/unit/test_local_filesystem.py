@@ -1,6 +1,7 @@
 """What only the machine's own file system has: errno, fsync, pipes, descriptors, races."""
 
 import errno
+import hashlib
 import os
 import resource
 import shutil
@@ -368,3 +369,33 @@ def test_no_walk_through_links_touches_anything_outside(maze: Path, parts: list[
         os.close(descriptor)
     assert real.is_relative_to(maze / "root")
     assert name == parts[-1]
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+async def test_what_was_hashed_before_is_not_read_again_and_what_was_not_is_read_once(
+    disk: LocalFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_process: bool
+) -> None:
+    """H-5: newer reads the whole file again at the end, and at every piece."""
+    content = os.urandom(9 * MIB)
+    sha256 = hashlib.sha256(content).hexdigest()
+    read_bytes = 0
+    pread = os.pread
+
+    def note(descriptor: int, count: int, offset: int) -> bytes:
+        nonlocal read_bytes
+        read_bytes += count
+        return pread(descriptor, count, offset)
+
+    monkeypatch.setattr(os, "pread", note)
+    for start in range(0, 9 * MIB, 3 * MIB):
+        filesystem = disk if same_process else LocalFileSystem()
+        partial = await filesystem.open_partial(place(tmp_path), sha256=sha256, total_bytes=9 * MIB)
+        assert partial.size_bytes == start
+        for at in range(start, start + 3 * MIB, MIB):
+            await partial.write(content[at : at + MIB])
+        if start < 6 * MIB:
+            await partial.keep()
+    assert await partial.sha256() == sha256
+    await partial.publish()
+    # Others hash what was there, and what came meanwhile, 4 MiB at each write: 4, and then 8 of them.
+    assert read_bytes == (0 if same_process else 12 * MIB)

@@ -98,6 +98,22 @@ async def test_the_inventory_leaves_out_the_dead_the_stopping_and_the_starting(n
         assert anyio.current_time() == before_s
 
 
+async def test_replicas_beyond_the_advertised_number_are_started(node: MemoryNode) -> None:
+    """N-B34: the number is the frontend's, an administrator may have raised it there."""
+    assert node.container.settings().max_replicas_per_model == 1
+    for index in (0, 1, 7):
+        assert (await node.install("llama-cpp", "qwen", replica_index=index)).success
+    assert node.keys == ["qwen#0", "qwen#1", "qwen#7"]
+
+
+async def test_an_install_without_a_model_starts_a_process_of_the_backends_own_name(node: MemoryNode) -> None:
+    """N-B24: as upstream does; a success without address would send the frontend to another model."""
+    reply = await node.install("llama-cpp")
+    assert reply.address == f"{HOST}:50052"
+    assert [(model, index) for model, index, _ in await running(node)] == [("llama-cpp", 0)]
+    assert (await node.install("llama-cpp")).address == reply.address
+
+
 async def test_a_stop_ends_exactly_one_replica_and_says_all_about_it(node: MemoryNode) -> None:
     """S-W20, N-B1: the advertised address means the process, and its port is given back before the reply."""
     for index in (0, 1):
@@ -217,7 +233,7 @@ async def test_a_stop_that_cannot_wait_long_enough_says_so_in_time(node: MemoryN
 
 
 async def test_an_unload_frees_the_replicas_of_that_model_only(node: MemoryNode) -> None:
-    """N-B3, G-W24, S-K01: upstream frees an arbitrary process."""
+    """N-B3, N-B38, G-W24, S-K01: upstream frees an arbitrary one, and what was evicted keeps its memory."""
     for model, index in (("phi", 0), ("qwen", 0), ("qwen", 1)):
         await node.install("llama-cpp", model, replica_index=index)
     reply = await unload(node, "qwen")

@@ -332,11 +332,12 @@ async def test_a_store_out_of_reach_is_an_error_and_no_stale_file(node: Node) ->
         assert cache.health.worry == ""
 
 
-async def test_a_full_disk_is_told_before_anything_is_written(node: Node) -> None:
-    node.store.store(KEY, b"w" * 5000)
+@pytest.mark.parametrize("size_bytes", [5000, object_cache.SMALL_BYTES + 1])
+async def test_a_full_disk_is_told_before_anything_is_written(node: Node, size_bytes: int) -> None:
+    node.store.store(KEY, b"w" * size_bytes)
     node.disk.capacity_bytes = 1000
     async with node.live() as cache:
-        with pytest.raises(DownloadFailed, match=r"5000 bytes needed, .* available; free some"):
+        with pytest.raises(DownloadFailed, match="free some and try again"):
             await cache.ensure(KEY)
     assert node.cached() is None
     assert node.hidden == []

@@ -46,7 +46,7 @@ async def test_results_come_back_and_their_objects_go(tmp_path: Path) -> None:
         files = node.parts.filesystem()
         path = await stager.alloc_temp()
         files.put(Path(path), b"an image")
-        await stager.fetch(path, tmp_path / "image")
+        await stager.fetch_result(path, tmp_path / "image")
         assert (tmp_path / "image").read_bytes() == b"an image"
         files.put(Path("/node/data/quantization/job/model.gguf"), b"small")
         assert await stager.list_dir("data/quantization/job") == ("model.gguf",)
@@ -60,7 +60,7 @@ async def test_what_the_worker_and_the_store_say_is_raised(tmp_path: Path) -> No
         with pytest.raises(FileUnreadable):
             await stager.ensure(tmp_path / "absent", KEY)
         with pytest.raises(CommandRefused, match="path outside allowed directories"):
-            await stager.fetch("/etc/passwd", tmp_path / "passwd")
+            await stager.fetch_result("/etc/passwd", tmp_path / "passwd")
         with pytest.raises(CommandRefused, match="no such directory"):
             await stager.list_dir("models/absent")
         store.offline = True

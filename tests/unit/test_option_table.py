@@ -75,7 +75,7 @@ OURS = {
 
 @pytest.mark.parametrize("row", LOCALAI.strip().splitlines())
 def test_every_flag_and_variable_of_localais_worker_is_there(row: str) -> None:
-    """G-1.1.1, G-1.1.10, G-1.1.11, G-1.1.12."""
+    """M-1.1, G-1.1.1, G-1.1.10, G-1.1.11, G-1.1.12."""
     flag, *names = row.split()
     (option,) = [option for option in OPTIONS if flag in option.flags]
     assert option.env == tuple(names)

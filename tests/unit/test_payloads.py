@@ -55,7 +55,7 @@ async def fetch(server: OwnRegistry, top: Path, content: bytes, **options: str) 
 async def test_an_archive_is_unpacked_however_it_is_compressed(
     server: OwnRegistry, tmp_path: Path, into: Path, content: bytes
 ) -> None:
-    """G-W4: archives by URL work."""
+    """G-2.5.2, G-2.5.6, G-W4: archives by URL work."""
     fetched = await fetch(server, tmp_path, content, sha256=digest_of(content)[7:])
     assert fetched.digest == digest_of(content)
     assert sorted(str(path.relative_to(into)) for path in into.rglob("*")) == ["lib", "lib/x", "run.sh"]
@@ -148,6 +148,7 @@ async def test_answers_that_are_no_payload(
 async def test_a_large_one_comes_in_ranges_and_is_kept(
     server: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
+    """G-2.5.7."""
     first = await fetch(server, tmp_path, BIG)
     (into / "big").unlink()
     again = await fetch(server, tmp_path, BIG)

@@ -109,7 +109,9 @@ def node(tmp_path: Path, web: Web) -> Node:
 
 
 async def test_the_tree_is_upstreams_byte_for_byte(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    """S-W34, M-9.1, M-9.2, M-9.3, M-9.4, M-3.5, M-3.6, M-4.1.2, M-4.1.3, M-4.1.4, M-4.1.5."""
+    """S-W34, M-2.1, M-2.8, M-3.3, M-3.5, M-3.6, M-4.1.2, M-4.1.3, M-4.1.4, M-4.1.5, M-4.3.1, M-4.3.2,
+    M-9.1, M-9.2, M-9.3, M-9.4.
+    """
     with caplog.at_level(logging.WARNING):
         await node.prefetch()
     tree = node.tree()

@@ -275,7 +275,7 @@ async def test_a_file_without_hash_that_is_there_is_kept_unseen(node: Node) -> N
 
 
 async def test_a_file_with_another_hash_is_replaced_and_never_missing(node: Node) -> None:
-    """M-4.2.2: upstream deletes it first."""
+    """M-4.2.3, M-4.2.2: upstream deletes it first."""
     right = hashlib.sha256(b"weights").hexdigest()
     node.list_models(model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": right.upper()}]))
     node.filesystem.put(MODELS / "m.gguf", b"old")
@@ -314,7 +314,7 @@ async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Nod
 
 
 async def test_a_model_of_ollama_comes_with_its_hash(node: Node) -> None:
-    """M-4.3.7."""
+    """G-2.5.4, M-4.3.7."""
     digest = hashlib.sha256(b"weights").hexdigest()
     base = "https://registry.ollama.ai/v2/library/gemma"
     layers = [
@@ -471,3 +471,33 @@ async def test_a_worker_can_be_stopped_while_it_prefetches() -> None:
         assert not parts.registry().calls
         worker.stop_requested.set()
     assert not parts.registry().calls
+
+
+async def test_the_strict_switch_for_backends_has_no_say_over_models() -> None:
+    """M-1.7: nor is a backend installed for them."""
+    galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
+    variables = {"LOCALAI_PREFETCH_MODELS": "a", "LOCALAI_REQUIRE_BACKEND_INTEGRITY": "true"}
+    settings = memory_settings(LOCALAI_GALLERIES=galleries, **variables)
+    container = Container(settings=settings, environment={})
+    parts = in_memory(container)
+    parts.gallery_source().indexes[SITE.url] = [model("a")]
+    parts.downloads().files[FILE] = b"weights"
+    worker = await build_worker(container)
+    await worker.prefetch()
+    assert parts.filesystem().get(Path("/node/models/m.gguf")) == b"weights"
+    assert parts.filesystem().files(Path("/node/backends")) == []
+
+
+async def test_documents_of_other_entries_are_not_fetched(node: Node) -> None:
+    """M-2.9: upstream fetches the document of every entry to learn its backend."""
+    node.list_models(model("a"), {"name": "b", "url": "https://docs.example/b.yaml"})
+    fetched: list[str] = []
+    fetch = node.documents.fetch
+
+    async def watched(url: str, *, trusted_root: Path, known: str = "") -> Any:
+        fetched.append(url)
+        return await fetch(url, trusted_root=trusted_root, known=known)
+
+    node.documents.fetch = watched  # type: ignore[method-assign]
+    await node.prefetch("a")
+    assert fetched == [SITE.url]

@@ -52,7 +52,7 @@ def value(resolved: ResolvedSettings | SettingsSurvey, name: str) -> OptionValue
 
 
 def test_two_variables_are_enough_and_everything_else_has_localais_default() -> None:
-    """G-1.1.2, G-1.1.3, G-1.1.12."""
+    """M-1.2, G-1.1.2, G-1.1.3, G-1.1.12."""
     resolved = resolve()
     settings = resolved.settings
     assert resolved.warnings == ()

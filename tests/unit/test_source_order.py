@@ -29,12 +29,13 @@ def attempts(sources: list[str], *answers: WorkerError) -> list[str]:
 
 @pytest.mark.parametrize("case", GALLERY_CASES, ids=lambda case: case["uri"])
 def test_golden_order_where_nothing_is_found(case: dict[str, Any]) -> None:
+    """G-2.3.1, G-2.3.2, G-2.3.3, G-2.3.4, G-2.3.6."""
     assert attempts([case["uri"], *case["mirrors"]], MISSING) == case["attempts"]
 
 
 @pytest.mark.parametrize("answer", [DOWN, ArtifactInvalid(URI, "wrong digest")])
 def test_an_outage_or_a_broken_image_never_installs_another_build(answer: WorkerError) -> None:
-    """G-W2: fallback tags only where the source says that there is no such image."""
+    """G-2.3.5, G-W2: fallback tags only where the source says that there is no such image."""
     assert attempts([URI, "ghcr.io/m:latest-cpu-x"], answer) == [URI, "ghcr.io/m:latest-cpu-x"]
 
 
@@ -45,11 +46,12 @@ def test_the_payloads_own_source_decides_not_its_mirrors() -> None:
 
 
 def test_the_development_build_needs_a_missing_master() -> None:
-    """G-W2."""
+    """G-2.3.4, G-W2."""
     assert attempts([URI], MISSING, DOWN) == [URI, MASTER]
 
 
 def test_only_the_first_word_is_replaced_and_development_is_not_said_twice() -> None:
+    """G-2.3.3, G-2.3.4."""
     assert attempts(["h.io/latest-a:latest-b"], MISSING)[1] == "h.io/master-a:latest-b"
     assert attempts(["h.io/a:latest-b-development"], MISSING)[1:] == ["h.io/a:master-b-development"]
 

@@ -216,7 +216,7 @@ async def test_a_forced_stop_skips_free(node: Node) -> None:
 
 
 async def test_a_free_that_never_returns_still_ends_in_a_dead_process(node: Node) -> None:
-    """G-F15, S-W19: Free is given five seconds, then the process goes all the same."""
+    """G-F15, S-W19, N-B33: Free is given five seconds, then the process goes all the same."""
     stuck = node.install("stuck", FakeProgram(backend=FakeBackend(hangs=frozenset({"free"}))))
     await node.supervisor.start(KEY, stuck, frozenset({"stuck"}))
     began_s = anyio.current_time()

@@ -221,14 +221,14 @@ def test_whiteouts_through_a_link_remove_nothing_outside(arena: Arena) -> None:
 
 
 def test_symlinks_keep_their_text_wherever_they_point(arena: Arena) -> None:
-    """Python environments link to the system's interpreter by an absolute path."""
+    """G-2.6.11: python environments link to the system's interpreter by an absolute path."""
     arena.unpack(tar([symlink("python", "/usr/bin/python3"), symlink("up", "../../x")]))
     assert (arena.root / "python").readlink() == Path("/usr/bin/python3")
     assert (arena.root / "up").readlink() == Path("../../x")
 
 
 def test_permission_bits_stay_and_privileges_go(arena: Arena) -> None:
-    """G-W6: setuid bits are not honoured."""
+    """G-2.6.11, G-W6: setuid bits are not honoured."""
     arena.unpack(
         tar(
             [
@@ -251,6 +251,7 @@ def test_permission_bits_stay_and_privileges_go(arena: Arena) -> None:
 
 
 def test_times_of_files_links_and_directories_are_restored(arena: Arena) -> None:
+    """G-2.6.11."""
     arena.unpack(
         tar(
             [
@@ -280,12 +281,14 @@ def test_a_directory_of_the_oldest_form_is_one(arena: Arena) -> None:
 
 
 def test_the_directory_itself_keeps_its_mode(arena: Arena) -> None:
+    """G-2.6.11."""
     arena.root.chmod(0o750)
     arena.unpack(tar([directory(".", mode=0o777), entry("./run.sh", b"1")]))
     assert stat.S_IMODE(arena.root.stat().st_mode) == 0o750
 
 
 def test_hard_links_share_one_file(arena: Arena) -> None:
+    """G-2.6.11."""
     arena.unpack(tar([entry("a", b"1"), hardlink("b", "a"), hardlink("c", "./b"), hardlink("a", "c")]))
     assert (arena.root / "a").stat().st_nlink == 3
 
@@ -302,6 +305,7 @@ def test_a_file_of_gnu_holes_is_filled_with_zeros(arena: Arena, tmp_path: Path) 
 
 
 def test_later_layers_replace_and_hide_what_earlier_ones_put(arena: Arena) -> None:
+    """G-2.6.9."""
     arena.unpack(
         tar([entry("keep", b"1"), entry("gone", b"1"), entry("changed", b"old"), entry("dir/a", b"1")]),
         tar([entry(".wh.gone"), entry("changed", b"new"), entry("dir/.wh.a"), entry("dir/b", b"2")]),
@@ -401,6 +405,7 @@ def test_gzip_of_several_members_with_padding_is_read_to_its_end(arena: Arena) -
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_layer_is_verified_as_stored_and_as_unpacked(arena: Arena, pack: Callable[[bytes], bytes]) -> None:
+    """G-2.6.8."""
     plain = tar([entry("a", b"1")])
     stored = pack(plain)
     tree = TreeBuilder(arena.root, URI, TreeLimits(), check_cancelled=lambda: None)

@@ -4,7 +4,7 @@ Time is the event loop's (`anyio.current_time`), so a virtual clock moves it.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -31,7 +31,8 @@ class FakeProgram:
 
     `backend` is served on the port of `--addr` from `listens_after_s` on; until `busy_s` it computes.
     `term_s` is how long the leader takes to obey TERM; `child_outlives` leaves a group member behind that
-    only KILL ends; `held_by_kernel` has no signal take effect, as a hung device driver can.
+    only KILL ends; `child_escapes` starts one more process, which ignores TERM, in a group of its own;
+    `held_by_kernel` has no signal take effect, as a hung device driver can.
     """
 
     backend: FakeBackend = field(default_factory=FakeBackend)
@@ -42,6 +43,7 @@ class FakeProgram:
     stderr: str = ""
     term_s: float = 0.0
     child_outlives: bool = False
+    child_escapes: bool = False
     held_by_kernel: bool = False
 
 
@@ -178,12 +180,18 @@ class InMemoryMachine:
 
     def start(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
         """Run `program` as `spec` says; its stderr is there at once."""
-        now_s = anyio.current_time()
         for path, text in ((spec.stdout, ""), (spec.stderr, program.stderr)):
             if path in self.outputs:
                 self.outputs[path.with_name(path.name + ".previous")] = self.outputs[path]
             self.outputs[path] = text
             self.outputs.pop(full_part(path), None)
+        process = self._add(spec, program)
+        if program.child_escapes:
+            self._add(replace(spec, arguments=()), FakeProgram(listens_after_s=math.inf, term_s=math.inf))
+        return process
+
+    def _add(self, spec: ProcessSpec, program: FakeProgram) -> FakeProcess:
+        now_s = anyio.current_time()
         process = FakeProcess(
             self,
             _FIRST_PID + self.started,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
@@ -74,7 +74,10 @@ def info_of(head: Any) -> ObjectInfo:
 
 
 class S3StoredObject:
-    """A `StoredObject`; `first` is the answer that told `info`, if one is being read already."""
+    """A `StoredObject`.
+
+    `first` is the answer that told `info`, if one is being read already; `whole` is all of a small object.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,7 @@ class S3StoredObject:
         info: ObjectInfo,
         limiter: CapacityLimiter,
         first: "GetObjectOutputTypeDef | None" = None,
+        whole: bytes | None = None,
     ) -> None:
         self.info = info
         self._client, self._bucket, self._key = client, bucket, key
@@ -92,9 +96,12 @@ class S3StoredObject:
         self._pieces: deque[ByteSpan] = deque()
         self._live: list[Stream] = []
         self._lock = threading.Lock()
+        self._whole = whole
         self._waiting = Stream(_raw(first), 0, info.size_bytes) if first else None
 
     async def copy_to(self, target: AssembledFile) -> None:
+        if self._whole is not None and target.missing == (ByteSpan(0, len(self._whole)),):
+            await to_thread.run_sync(target.write_at, 0, memoryview(self._whole), limiter=self._crew.limiter)
         self._pieces = deque(
             ByteSpan(start, min(start + PIECE_BYTES, gap.stop))
             for gap in target.missing
@@ -247,6 +254,23 @@ class S3StoredObject:
             with self._lock:
                 self._crew.moved_bytes += len(block)
         return stream.at
+
+
+def read_whole(answer: "GetObjectOutputTypeDef") -> bytes | None:
+    """The content of a small object; None when it is large, or the answer breaks off."""
+    info = info_of(answer)
+    if info.size_bytes > BLOCK_BYTES:
+        return None
+    body = _raw(answer)
+    try:
+        content: bytes = body.read()
+    except (HTTPError, OSError):
+        content = b""
+    if len(content) != info.size_bytes:
+        body.close()
+        return None
+    body.release_conn()
+    return content
 
 
 def _raw(answer: "GetObjectOutputTypeDef") -> Any:

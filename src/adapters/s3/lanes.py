@@ -54,6 +54,8 @@ class Crew:
             self._start(tasks, lane)
             while not self._ended.is_set():
                 rate = await self._measured()
+                if not work_left():
+                    continue  # what is still running ends by itself
                 self.plan.observe(rate)
                 while self._running < self.plan.lanes and work_left() and not self._ended.is_set():
                     self._start(tasks, lane)

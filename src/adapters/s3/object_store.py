@@ -10,7 +10,7 @@ from ...domain.ports.object_store import ObjectInfo, StagingKey
 from ...domain.ports.ranged_files import SourceFile
 from ...domain.store_errors import ObjectMissing
 from .client import Bucket, LazyClient
-from .download import S3StoredObject, info_of
+from .download import BLOCK_BYTES, S3StoredObject, info_of, read_whole
 from .failures import explained, store_errors
 from .lanes import THREADS
 from .upload import Upload
@@ -47,9 +47,11 @@ class S3ObjectStore:
         if known is not None:
             return S3StoredObject(self._client, self._bucket, key, known, self._threads())
         made: list[GetObjectOutputTypeDef] = []
+        whole: list[bytes | None] = []
 
         def ask(client: "S3Client") -> None:
             made.append(client.get_object(Bucket=self._bucket.name, Key=key))
+            whole.append(read_whole(made[0]))  # each visit to another thread costs a small object dearly
 
         try:
             await self._call(ask, f"getting object {key}", key)
@@ -58,7 +60,8 @@ class S3ObjectStore:
                 answer["Body"].close()
             raise
         info = info_of(made[0])
-        return S3StoredObject(self._client, self._bucket, key, info, self._threads(), made[0])
+        first = None if info.size_bytes <= BLOCK_BYTES else made[0]
+        return S3StoredObject(self._client, self._bucket, key, info, self._threads(), first, whole[0])
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:
         def ask(client: "S3Client") -> int | None:

@@ -7,6 +7,7 @@ Source: LocalAI core/services/storage/filesystem.go.
 import os
 import posixpath
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,7 +117,7 @@ class DirectoryObjectStore:
         try:
             if not self._is_inside(path):
                 raise ObjectInvalid(operation, f'key "{key}" resolves outside storage root {self._root}')
-            if not os.path.isfile(f"/proc/self/fd/{descriptor}") and not path.is_file():  # noqa: PTH113
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ObjectMissing(operation, str(self._root))
             yield descriptor
         finally:

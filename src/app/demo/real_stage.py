@@ -11,13 +11,12 @@ import anyio
 from anyio import to_thread
 
 from ...adapters.filesystem.assembled import LocalRangedFiles
-from ...adapters.s3.lazy import LazyS3ObjectStore
 from ...domain.galleries import Gallery
 from ...domain.ports.filesystem import RootedPath
 from ...domain.ports.object_store import StagingKey
 from ..simulator.frontend import SimulatedFrontend
-from ..simulator.local_cluster import LocalCluster, WorkerProcess, free_ports, local_cluster
-from ..simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
+from ..simulator.local_cluster import LocalCluster, WorkerProcess, local_cluster
+from ..simulator.shared_store import shared_store
 from .changed_model import write_changed_model
 from .distributions import model_files
 from .leftovers import Leftover, find_leftovers
@@ -103,24 +102,8 @@ async def real_stage(directory: Path, example: Path, storage: str = "http") -> A
     """
     async with (
         local_cluster(directory) as cluster,
-        _object_store(cluster, storage) as settings,
+        shared_store(cluster, storage) as settings,
         anyio.create_task_group() as tasks,
     ):
         yield RealStage(cluster, example, tasks, storage=settings)
         tasks.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _object_store(cluster: LocalCluster, storage: str) -> AsyncIterator[Mapping[str, str]]:
-    """An S3 server that the cluster's frontend uses, and a worker's settings for it; without `s3` nothing."""
-    if storage != "s3":
-        yield {}
-        return
-    async with s3_server(cluster.directory / "objects", free_ports(1)) as server:
-        store = LazyS3ObjectStore(server.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
-        cluster.frontend.object_store = store
-        try:
-            yield server.settings
-        finally:
-            with anyio.CancelScope(shield=True):
-                await store.close()

@@ -41,7 +41,7 @@ class ResultStager(Protocol):
 
     async def alloc_temp(self) -> str: ...
 
-    async def fetch(self, key: str, target: Path) -> int: ...
+    async def fetch_result(self, remote_path: str, target: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Inference:
         answer = await self.rpc(self.address, rpc, told, timeout_s=INFERENCE_S)
         if not answer.get("success"):
             raise SimulationError(f"{rpc}: {answer.get('message')}")
-        await self.stager.fetch(posixpath.basename(there), scratch)
+        await self.stager.fetch_result(there, scratch)
         return {**answer, "result": scratch.read_text(errors="replace")}
 
     async def _inputs(self, value: object, request: str) -> object:

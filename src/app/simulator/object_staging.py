@@ -71,7 +71,7 @@ class ObjectStager:
             with anyio.CancelScope(shield=True):
                 await opened.close()
 
-    async def fetch(self, remote_path: str, target: Path) -> None:
+    async def fetch_result(self, remote_path: str, target: Path) -> None:
         """Have the worker stage its file, store it as `target`, and delete the object."""
         await self._fetch(remote_path, f"ephemeral/fetch/{remote_path}/output", target)
 

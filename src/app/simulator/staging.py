@@ -4,6 +4,7 @@ Sources: LocalAI core/services/nodes/{file_stager_http,file_staging_client}.go.
 """
 
 import logging
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,6 +94,10 @@ class HttpStager:
         """Store the worker's file `key` as `target`, whole or not at all; its size in bytes."""
         with self._bounded(key):
             return await self._http.download(_FILES, key, target)
+
+    async def fetch_result(self, remote_path: str, target: Path) -> None:
+        """Store the worker's file at `remote_path`, which lies flat in its staging directory."""
+        await self.fetch(posixpath.basename(remote_path), target)
 
     async def alloc_temp(self) -> str:
         """Have the worker make an empty file for a result; its path there."""

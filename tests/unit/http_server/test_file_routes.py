@@ -207,7 +207,7 @@ async def test_a_forged_hash_is_refused(node: Node) -> None:
 
 
 async def test_a_probe_hashes_a_file_it_has_not_seen_once(node: Node) -> None:
-    """H-6"""
+    """H-6, S-K13, H-682fb2718: the second probe is answered at once."""
     await node.filesystem.write(node.roots.models / "x", b"put there by an operator")
     for _ in range(2):
         probed = await node.request("HEAD", "/v1/files/models/x")

@@ -231,6 +231,7 @@ async def test_an_upload_cut_off_at_shutdown_leaves_nothing_behind(
 async def test_without_a_token_everything_is_open_and_the_log_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """H-73385713c: seed says nothing."""
     files = ReceiveFiles(LocalFileSystem(), FileRoots(Path("/nowhere"), Path("/nowhere"), Path("/nowhere")))
     app = node_routes(files, BackendLogs(), healthy(), "")
     assert "no registration token" in caplog.text

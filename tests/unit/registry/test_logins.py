@@ -40,10 +40,12 @@ def login(top: Path, config: Mapping[str, Any], uri: str) -> Login:
     ],
 )
 def test_a_login_is_found_under_every_name_docker_gives_it(tmp_path: Path, key: str, uri: str) -> None:
+    """G-2.6.3."""
     assert login(tmp_path, {"auths": {key: {"auth": AUTH}}}, uri) == ME
 
 
 def test_a_repositorys_own_login_goes_before_its_registrys(tmp_path: Path) -> None:
+    """G-2.6.3."""
     auths = {"quay.io": {"auth": AUTH}, "quay.io/a": {"username": "team", "password": "x"}}
     assert login(tmp_path, {"auths": auths}, "quay.io/a/b:1") == Login("team", "x")
     assert login(tmp_path, {"auths": auths}, "quay.io/c/b:1") == ME
@@ -75,6 +77,7 @@ def test_a_file_that_is_no_json_counts_as_absent(tmp_path: Path) -> None:
 
 
 def test_podmans_file_is_read_where_docker_has_none(tmp_path: Path) -> None:
+    """G-2.6.3."""
     (tmp_path / "containers").mkdir()
     auths = json.dumps({"auths": {"quay.io": {"auth": AUTH}}})
     (tmp_path / "containers/auth.json").write_text(auths)
@@ -87,6 +90,7 @@ def test_podmans_file_is_read_where_docker_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("user", ["me", "<token>"])
 def test_a_credential_helper_is_asked(tmp_path: Path, user: str) -> None:
+    """G-2.6.3."""
     helper = tmp_path / "docker-credential-vault"
     answer = json.dumps({"ServerURL": "x", "Username": user, "Secret": "s3cret"})
     helper.write_text(f"#!/bin/sh\nread key; [ \"$1 $key\" = 'get quay.io' ] || exit 1\necho '{answer}'\n")
@@ -123,6 +127,7 @@ def logged_in(top: Path, own: OwnRegistry) -> dict[str, str]:
 
 
 async def test_a_token_is_bought_anonymously_once_and_used_for_all(tmp_path: Path, into: Path) -> None:
+    """G-2.6.3."""
     with own_registry(auth="bearer") as own:
         await registry_images(tmp_path).fetch(own.pushed.push(IMAGE), into)
         ((_, headers),) = own.gets("/token")

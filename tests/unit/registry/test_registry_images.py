@@ -38,6 +38,7 @@ SMALL = Image([zipped(RUN)])
 async def test_layers_are_gzip_zstd_or_plain_whatever_their_type_says(
     own: OwnRegistry, tmp_path: Path, into: Path, stored: bytes
 ) -> None:
+    """G-2.6.8."""
     await registry_images(tmp_path).fetch(own.pushed.push(Image([stored])), into)
     assert (into / "run.sh").read_bytes() == b"#!/bin/sh\n"
 
@@ -45,6 +46,7 @@ async def test_layers_are_gzip_zstd_or_plain_whatever_their_type_says(
 async def test_layers_apply_in_order_with_their_whiteouts(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
+    """G-2.6.9."""
     upper = tar([entry("run.sh", b"upper"), entry(".wh.old"), entry("d/.wh..wh..opq"), entry("d/new", b"")])
     lower = layer(run_sh=b"lower", old=b"1")
     middle = archives.tree_tar({"d/a": b"1", "d/b": b"2"})
@@ -58,6 +60,7 @@ async def test_layers_apply_in_order_with_their_whiteouts(
 async def test_a_layer_that_occurs_twice_is_fetched_once_and_applied_twice(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
+    """G-2.6.10, G-F11."""
     first, gone = zipped(layer(run_sh=b"1")), zipped(tar([entry(".wh.run.sh")]))
     fetched = await registry_images(tmp_path).fetch(own.pushed.push(Image([first, gone, first])), into)
     assert (into / "run.sh").exists()
@@ -68,7 +71,7 @@ async def test_a_layer_that_occurs_twice_is_fetched_once_and_applied_twice(
 async def test_of_an_index_the_digest_is_recorded_and_the_platforms_manifest_approved(
     own: OwnRegistry, tmp_path: Path, into: Path, nested: int
 ) -> None:
-    """G-W3: what the tag names, so that a frontend that asks the registry sees the same."""
+    """G-2.6.13, G-2.6.14, G-W3: what the tag names; a frontend that asks the registry sees the same."""
     approved: list[str] = []
 
     async def approve(digest: str) -> None:
@@ -86,6 +89,7 @@ async def test_of_an_index_the_digest_is_recorded_and_the_platforms_manifest_app
 async def test_a_child_without_a_platform_counts_as_linux_amd64(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
+    """G-2.6.2."""
     uri = own.pushed.push_index({"": SMALL})
     await registry_images(tmp_path).fetch(uri, into)
     with pytest.raises(ArtifactInvalid, match="no image for linux/arm64; it has linux/amd64"):
@@ -207,7 +211,7 @@ async def test_a_cancelled_fetch_ends_at_once_and_the_next_goes_on_at_the_byte(
 async def test_a_connection_that_breaks_is_resumed_where_it_broke(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
-    """G-F10."""
+    """G-2.6.6, G-F10, G-F10."""
     big = zipped(layer(big=os.urandom(400_000)))
     uri = own.pushed.push(Image([big]))
 

@@ -187,6 +187,8 @@ async def test_a_malformed_reference_says_what_is_wrong(tmp_path: Path, into: Pa
 async def test_what_passes_is_waited_out(
     own: OwnRegistry, uri: str, tmp_path: Path, into: Path, status: int, part: str
 ) -> None:
+    """G-2.6.5."""
+
     def once(request: Request) -> bool:
         if part not in request.path:
             return False
@@ -202,7 +204,7 @@ async def test_what_passes_is_waited_out(
 async def test_a_connection_that_stalls_is_given_up_and_the_rest_fetched_by_another(
     own: OwnRegistry, uri: str, tmp_path: Path, into: Path
 ) -> None:
-    """G-W19: a stall rule for each connection, no limit for the whole transfer."""
+    """G-W19, N-B17: a stall rule for each connection, no limit for the whole transfer."""
 
     def stall_once(request: Request) -> bool:
         if "/blobs/" not in request.path:

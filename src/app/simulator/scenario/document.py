@@ -24,7 +24,7 @@ from ....adapters.memory.frontend_nodes import Generation
 from ....domain.errors import WorkerError
 
 _GENERATIONS: tuple[Generation, ...] = ("seed", "newer")
-_TOP = ("name", "covers", "speak", "nodes", "steps", "approve", "needs", "login")
+_TOP = ("name", "covers", "speak", "nodes", "steps", "approve", "needs", "login", "storage")
 _BESIDE = ("expect", "fails", "save", "within", "says")
 TOGETHER = "together"
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -67,7 +67,8 @@ class Step:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A whole scenario. `nodes`: settings of each worker by its name; `approve`: whether they are approved
-    by themselves; `needs`: programs without which it cannot be played; `login`: NATS takes only minted users.
+    by themselves; `needs`: programs without which it cannot be played; `login`: NATS takes only minted users;
+    `storage`: how files travel, `http` or `s3`.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Scenario:
     approve: bool = True
     needs: Sequence[str] = ()
     login: bool = False
+    storage: str = "http"
     file: str = ""  # its file's name without the ending
 
 
@@ -124,6 +126,7 @@ def parse_scenario(document: object, where: str) -> Scenario:
         nodes=nodes,
         approve=bool(top.get("approve", True)),
         login=bool(top.get("login", False)),
+        storage=_one_of(str(top.get("storage", "http")), ("http", "s3"), f"{where}: storage"),
         needs=tuple(str(each) for each in _sequence(top.get("needs", []), f"{where}: needs")),
         steps=tuple(parse_step(each, f"{where}: step {number}") for number, each in enumerate(steps, 1)),
     )
@@ -189,3 +192,9 @@ def _sequence(value: object, where: str) -> list[Any]:
 def _only(mapping: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     if unknown := [key for key in mapping if key not in known]:
         raise ScenarioInvalid(where, f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+
+
+def _one_of(value: str, known: Sequence[str], where: str) -> str:
+    if value not in known:
+        raise ScenarioInvalid(where, f"{value!r} is none of {', '.join(known)}")
+    return value

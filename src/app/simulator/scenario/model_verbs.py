@@ -14,6 +14,7 @@ from ....domain.node import NodeId
 from ..failures import SimulationError
 from ..live import LiveFrontend, Replica
 from ..model_options import ModelSpec
+from ..object_staging import ObjectStager
 from ..staging import HttpStager
 from .verbs import verb
 
@@ -123,6 +124,16 @@ class ModelVerbs:
             return {"local_path": await stager.ensure(self.live.models / file, key)}
         finally:
             await stager.close()
+
+    @verb
+    async def put_object(self, key: str, file: str) -> object:
+        """Store a file of the frontend in the object store, whatever is there (only with `storage: s3`)."""
+        nodes = list(self.live.commands.registry.nodes)
+        stager = self.live.commands.stager_for(nodes[0]) if nodes else None
+        if not isinstance(stager, ObjectStager):
+            raise SimulationError("there is no object store; a scenario asks for one with `storage: s3`")
+        await stager.put(self.live.models / file, key)
+        return {}
 
     @verb
     async def fetch(self, node: str, key: str) -> object:

@@ -20,6 +20,7 @@ from ..live import LiveFrontend
 from ..local_cluster import LocalCluster, local_cluster
 from ..nats_users import NatsUsers
 from ..playable_image import PLAYABLE, gallery_index, pack_playable
+from ..shared_store import shared_store
 from .document import Scenario, read_scenario
 from .fault_verbs import FaultVerbs
 from .model_verbs import ModelVerbs
@@ -67,22 +68,28 @@ class Stage:
         home = self.directory / f"{_file_name(scenario.name)}-{generation}-{next(self._numbers)}"
         home.mkdir()
         users = NatsUsers() if scenario.login else None
-        async with local_cluster(home, users=users) as cluster, anyio.create_task_group() as tasks:
+        async with (
+            local_cluster(home, users=users) as cluster,
+            shared_store(cluster, scenario.storage) as storage,
+            anyio.create_task_group() as tasks,
+        ):
             cluster.registry.generation = generation
             cluster.registry.auto_approve = scenario.approve
-            live = await self.frontend(cluster, scenario.nodes)
+            live = await self.frontend(cluster, scenario.nodes, storage)
             groups = (NodeVerbs(live, tasks), ModelVerbs(live), WireVerbs(live), FaultVerbs(cluster))
             await Player(Verbs(*groups), report).play(scenario.steps)
             tasks.cancel_scope.cancel()
 
-    async def frontend(self, cluster: LocalCluster, nodes: Mapping[str, Mapping[str, str]]) -> LiveFrontend:
-        """The frontend of `cluster`, its workers started; approved ones answer."""
+    async def frontend(
+        self, cluster: LocalCluster, nodes: Mapping[str, Mapping[str, str]], storage: Mapping[str, str]
+    ) -> LiveFrontend:
+        """The frontend of `cluster`, its workers started with `storage`; approved ones answer."""
         url = cluster.publish("gallery.yaml", gallery_index(self.archive, _NAMES))
         models = cluster.directory / "frontend-models"
         models.mkdir()
         for name, settings in nodes.items():
             defaults = {"PYTHON": sys.executable, "LOCALAI_HEARTBEAT_INTERVAL": _HEARTBEAT}
-            await cluster.start_worker(name, defaults | dict(settings))
+            await cluster.start_worker(name, {**defaults, **storage, **settings})
         if cluster.registry.auto_approve:
             for name in nodes:
                 node_id = await cluster.frontend.wait_for_node(name)
