@@ -2,13 +2,14 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
 from .backend import MalformedReplicaKey, ReplicaKey
 from .errors import FileUnreadable, FileUnwritable, MalformedMessage
 from .file_names import is_private_name
+from .keyed_locks import KeyedLocks
 from .messages.document import Fields, decode_object
 from .messages.reading import read_bool, read_int64, read_text
 from .ports.filesystem import FileKind, FileSystem
@@ -85,19 +86,23 @@ class JournalRecord:
 class ProcessJournal:
     """One small file for each process in `directory`, written whole and named after its process id.
 
+    What is asked for one process happens in the order in which it is asked.
+
     Writing never fails a start or a stop: what could not be noted is logged, and such a process is ended
     after a crash instead of taken over.
     """
 
     filesystem: FileSystem
     directory: Path
+    _busy: KeyedLocks[int] = field(default_factory=KeyedLocks)
 
     async def keep(self, record: JournalRecord) -> None:
         """Note `record`, in place of an older one of the same process id."""
         path = self._path(record.process.pid)
         try:
-            await self.filesystem.make_directory(self.directory, mode=0o700)
-            await self.filesystem.write(path, record.to_bytes(), mode=0o600)
+            async with self._busy.hold(record.process.pid):
+                await self.filesystem.make_directory(self.directory, mode=0o700)
+                await self.filesystem.write(path, record.to_bytes(), mode=0o600)
         except FileUnwritable as error:
             log.warning(
                 "backend not journaled, a crash of this worker would end it: replica=%s pid=%d error=%s",
@@ -109,7 +114,8 @@ class ProcessJournal:
     async def forget(self, pid: int) -> None:
         """Drop the record of `pid`, whose process group is gone; none is fine."""
         try:
-            await self.filesystem.remove_tree(self._path(pid))
+            async with self._busy.hold(pid):
+                await self.filesystem.remove_tree(self._path(pid))
         except FileUnwritable as error:
             log.warning("journal record not removed, the next worker will: pid=%d error=%s", pid, error)
 

@@ -246,7 +246,7 @@ class Supervisor:
             await self._note(entry)
             await self.starter.until_ready(launched, lambda: entry.stopping)
             entry.ready, entry.ready_s = True, anyio.current_time()
-            await self._note(entry)
+            self._tasks.start_soon(self._note, entry)  # the reply does not wait for the disk
             log.info("backend ready: replica=%s backend=%s port=%d", key, backend.name, lease.port)
         except BaseException as error:
             entry.failure = error if isinstance(error, WorkerError) else StoppedDuringStartup(key)

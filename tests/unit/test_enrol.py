@@ -151,7 +151,7 @@ async def test_the_disk_of_the_models_is_told() -> None:
 
 @pytest.mark.parametrize(("configured", "told"), [(3, 3), (1, 1), (0, 1), (-2, 1)])
 async def test_the_replica_slots_are_told_as_a_number_and_as_a_label(configured: int, told: int) -> None:
-    """S-W10"""
+    """S-W10, H-ea1df8945: the operator's own labels and the slots, nothing that the frontend knows itself."""
     node = Node(profile={"max_replicas_per_model": configured, "labels": {"tier": "fast"}})
     body = await registration(node)
     assert body["max_replicas_per_model"] == told

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,3 +165,12 @@ async def test_a_journal_that_is_no_directory_is_told_and_is_empty(
     filesystem.put(Path("/state/processes"), b"a file")
     assert await ProcessJournal(filesystem, Path("/state/processes")).read() == ()
     assert "journal unreadable" in caplog.text
+
+
+async def test_what_is_asked_for_one_process_happens_in_order(journal: ProcessJournal) -> None:
+    """A record that was being written when its process ended does not come back."""
+    async with anyio.create_task_group() as tasks:
+        for ready in (False, True):
+            tasks.start_soon(journal.keep, replace(RECORD, ready=ready))
+        tasks.start_soon(journal.forget, RECORD.process.pid)
+    assert await journal.read() == ()

@@ -351,7 +351,7 @@ def test_nats_auth_is_required_by_its_own_or_the_umbrella_switch(name: str) -> N
 
 @pytest.mark.parametrize("name", ["LOCALAI_REGISTRATION_REQUIRE_AUTH", "LOCALAI_DISTRIBUTED_REQUIRE_AUTH"])
 def test_registration_auth_is_required_by_its_own_or_the_umbrella_switch(name: str) -> None:
-    """S-W06: either is enough, and without a token there is no start."""
+    """S-W06, H-73385713c: either is enough, and without a token there is no start."""
     assert resolve({name: "yes"}).settings.requires_registration_auth
     assert not resolve({name: "no"}).settings.requires_registration_auth
     said = error({name: "1", "LOCALAI_REGISTRATION_TOKEN": ""})
