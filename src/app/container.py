@@ -45,6 +45,7 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.sweep_files import SweepFiles
+from ..domain.sweep_installs import SweepInstalls
 from ..domain.validate_paths import FileRoots
 from . import integrity_parts, model_parts
 from .artifact_parts import ArtifactParts
@@ -353,6 +354,9 @@ class Container(containers.DeclarativeContainer):
         limit_bytes=settings.provided.staging_limit_bytes,
         partial_s=settings.provided.staging_keep_s,
     )
+    leftovers = providers.Singleton(
+        SweepInstalls, filesystem=filesystem, backends_path=settings.provided.backends_path
+    )
     installed = providers.Singleton(
         InstalledBackends,
         filesystem=filesystem,
@@ -508,7 +512,7 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         filesystem=filesystem,
         models_path=settings.provided.models_path,
-        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
+        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage, deaths),
     )
     description = providers.Singleton(
         DescribeNode,
@@ -541,6 +545,7 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         files=files,
         sweeper=sweeper,
+        leftovers=leftovers,
         http=http,
         custody=custody,
         recovery=recovery,
