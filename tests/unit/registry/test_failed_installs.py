@@ -131,7 +131,7 @@ async def test_a_failed_upgrade_leaves_the_old_version_runnable(
 def disk_of(place: Path, size_mib: int) -> Iterator[None]:
     """A file system of its own at `place`; needs the right to mount one."""
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", place]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount a small file system")
     try:
