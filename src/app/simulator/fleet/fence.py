@@ -217,7 +217,7 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._port, name)
-        kind = _kind_of(type(self._port), name)
+        kind = _kind_of(cast(Any, type(self._port)), name)
         if kind is _Kind.COROUTINE:
             value = self._fence.asynchronous(self._role, name, value)
         elif kind is _Kind.STREAM:
