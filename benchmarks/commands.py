@@ -32,7 +32,7 @@ _INSTALLED = 20
 _SLOW_INSTALLS = 8
 _SLOW_BYTES_S = 1024 * 1024
 _ECHO = "bench.echo"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ async def measure(report: Report, quick: bool) -> None:
             with _peer("benchmarks.echo", f"nats://127.0.0.1:{stage.cluster.nats_port}", _ECHO):
                 quiet = await _take_turns(stage, rounds)
                 _report_quiet(report, quiet)
-                async with _slow_installs(stage, layer_bytes=(12 if quick else 60) * _SLOW_BYTES_S):
+                async with _slow_installs(stage, layer_bytes=(12 if quick else 40) * _SLOW_BYTES_S):
                     busy = await _take_turns(stage, rounds)
             for name in ("list", "install"):
                 p99 = percentile(busy[name], 0.99)

@@ -10,7 +10,16 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 _PAGE = _ROOT / "docs" / "benchmarks.md"
 _MARK = "<!-- tables below are written by `make bench` -->"
-BENCHMARKS = ("commands", "footprint", "galleries", "object_store", "ready", "recovery", "transfer")
+BENCHMARKS = (
+    "commands",
+    "footprint",
+    "galleries",
+    "install",
+    "object_store",
+    "ready",
+    "recovery",
+    "transfer",
+)
 
 
 def main() -> None:

@@ -23,20 +23,16 @@ from ..domain.deaths import Deaths
 from ..domain.delete_backend import DeleteBackend
 from ..domain.delete_model import DeleteModel
 from ..domain.describe_node import DescribeNode
-from ..domain.download_file import DownloadFile
 from ..domain.enrol import Enrolment
-from ..domain.explain_backend import ExplainBackend
 from ..domain.gallery_index import GalleryIndexes
 from ..domain.heartbeats import Heartbeats
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.install import InstallBackends
-from ..domain.install_model import InstallModel
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
 from ..domain.node_report import NodeProfile
 from ..domain.ports.hardware import Hardware
-from ..domain.prefetch_models import PrefetchModels
 from ..domain.prefetched_files import PrefetchedFiles
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
@@ -49,6 +45,7 @@ from ..domain.start_backend import BackendStarter
 from ..domain.stop_group import StopLadder
 from ..domain.supervise import Supervisor
 from ..domain.sweep_files import SweepFiles
+from ..domain.sweep_installs import SweepInstalls
 from ..domain.validate_paths import FileRoots
 from . import integrity_parts, model_parts
 from .artifact_parts import ArtifactParts
@@ -301,6 +298,7 @@ class Container(containers.DeclarativeContainer):
     The capability is detected from the hardware before the other parts are built.
     """
 
+    __self__ = providers.Self()
     settings = providers.Dependency(instance_of=Settings)
     environment: providers.Dependency[Mapping[str, str]] = providers.Dependency()
     detection = providers.Dependency(instance_of=capabilities.Detection)
@@ -355,6 +353,9 @@ class Container(containers.DeclarativeContainer):
         keep_s=settings.provided.staging_keep_s,
         limit_bytes=settings.provided.staging_limit_bytes,
         partial_s=settings.provided.staging_keep_s,
+    )
+    leftovers = providers.Singleton(
+        SweepInstalls, filesystem=filesystem, backends_path=settings.provided.backends_path
     )
     installed = providers.Singleton(
         InstalledBackends,
@@ -467,47 +468,10 @@ class Container(containers.DeclarativeContainer):
     replacement = providers.Singleton(
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
-    model_indexes = providers.Singleton(
-        ReadGalleries,
-        documents=gallery_source,
-        filesystem=filesystem,
-        trusted_root=settings.provided.models_path,
-        copies=providers.Callable(_gallery_copies, settings.provided.models_path),
-        hugging_face=providers.Callable(hugging_face_endpoint, environment),
-    )
     downloads = providers.Singleton(model_parts.downloads)
     archives = providers.Singleton(model_parts.archives)
-    model_installer = providers.Singleton(
-        InstallModel,
-        filesystem=filesystem,
-        models_path=settings.provided.models_path,
-        documents=gallery_source,
-        download=providers.Singleton(DownloadFile, filesystem, downloads),
-        artifacts=artifacts,
-        archives=archives,
-        prefetched=prefetched,
-        hugging_face=providers.Callable(hugging_face_endpoint, environment),
-    )
-    prefetch = providers.Singleton(
-        PrefetchModels,
-        ids=settings.provided.prefetch_models,
-        galleries=settings.provided.galleries,
-        indexes=model_indexes,
-        installer=model_installer,
-        downloads=downloads,
-        names=network,
-        hardware=hardware,
-        capability=detection.provided.capability,
-    )
-    explanation = providers.Singleton(
-        ExplainBackend,
-        filesystem=filesystem,
-        installed=installed,
-        artifacts=artifacts,
-        galleries=galleries,
-        integrity=integrity,
-        detection=detection,
-    )
+    prefetch = providers.Callable(model_parts.prefetcher, __self__)
+    explanation = providers.Callable(model_parts.explanation, __self__)
     backend_commands = providers.Singleton(
         BackendCommands,
         installer=installer,
@@ -548,7 +512,7 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         filesystem=filesystem,
         models_path=settings.provided.models_path,
-        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage),
+        parts=providers.Callable(_parts_with_worries, enrolment, heartbeats, login, storage, deaths),
     )
     description = providers.Singleton(
         DescribeNode,
@@ -581,12 +545,13 @@ class Container(containers.DeclarativeContainer):
         supervisor=supervisor,
         files=files,
         sweeper=sweeper,
+        leftovers=leftovers,
         http=http,
         custody=custody,
         recovery=recovery,
         resumption=resumption,
         stop_requested=stop_requested,
-        prefetch=prefetch.provided.run,
+        prefetch=prefetch,
         storage=storage,
         dismissed=dismissed,
         keep_backends=settings.provided.keep_backends,

@@ -23,6 +23,7 @@ from ..domain.recover import RecoverBackends
 from ..domain.resume import ResumeNode
 from ..domain.supervise import Supervisor
 from ..domain.sweep_files import SweepFiles
+from ..domain.sweep_installs import SweepInstalls
 from .control_plane import ControlPlane
 from .storage import Storage
 
@@ -58,6 +59,7 @@ class Worker:
     supervisor: Supervisor
     files: ReceiveFiles
     sweeper: SweepFiles
+    leftovers: SweepInstalls
     http: FileServer
     custody: Custody
     recovery: RecoverBackends
@@ -99,6 +101,7 @@ class Worker:
         async with anyio.create_task_group() as serving:
             serving.start_soon(self._serve_http, commands_taken)
             serving.start_soon(self.sweeper.sweep_forever)
+            serving.start_soon(self.leftovers.sweep)
             async with self._storage_running(), self.supervisor.running():
                 try:
                     async with anyio.create_task_group() as life:

@@ -36,7 +36,7 @@ class CollectOutput:
     logs: BackendLogs
     clock: Clock
     directory: Path
-    _unpruned: int = 0
+    _unpruned: int = _PRUNE_EVERY
     _streams: dict[Path, _Stream] = field(default_factory=dict)
 
     def follow(self, key: ReplicaKey, *, stdout: Path, stderr: Path) -> None:
@@ -55,8 +55,11 @@ class CollectOutput:
                 self._keep(stream, [*self._lines(stream, new), *stream.splitter.end()])
 
     async def run(self) -> None:
-        """Collect until cancelled."""
-        await self._prune()
+        """Collect until cancelled.
+
+        What ended long ago makes room once a first process is followed: before that, the files of those that
+        are about to be taken over would count as such.
+        """
         while True:
             for new in await self.files.news():
                 stream = self._streams.get(new.path)

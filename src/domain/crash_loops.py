@@ -69,6 +69,12 @@ class CrashLoops:
         left_s = known.last_s + min(doubled, self.longest_pause_s) - now_s
         return Pause(known.count, known.last_s - known.first_s, left_s) if left_s > 0 else None
 
+    def paused(self, *, now_s: float) -> tuple[ReplicaKey, ...]:
+        """The replicas whose next start has to wait."""
+        self._forget_old(now_s)
+        known = tuple(self._deaths.items())
+        return tuple(key for key, deaths in known if self.pause(key, deaths.program, now_s=now_s))
+
     def _forget_old(self, now_s: float) -> None:
         """The dictionary is in the order of the last deaths."""
         for key, known in list(self._deaths.items()):

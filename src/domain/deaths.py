@@ -147,6 +147,12 @@ class Deaths:
         """The last death of each replica, the latest first."""
         return tuple(reversed(self._last.values()))
 
+    @property
+    def worries(self) -> tuple[str, ...]:
+        """For whoever asks how the node is, without names: anybody may ask."""
+        paused = self.loops.paused(now_s=anyio.current_time())
+        return (f"{len(paused)} backend(s) keep dying, their next start waits",) if paused else ()
+
     def _counted(self, kills_before: int | None) -> bool:
         kills = self.oom.count()
         if kills is None or kills_before is None:

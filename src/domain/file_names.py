@@ -12,6 +12,7 @@ SIDECAR_SUFFIX = (
 )
 TARGET_SIDECAR_SUFFIX = ".sha256.target"  # a Go worker's note of the hash a partial upload will have
 PRIVATE_SUFFIX = ".incoming"
+REPLACED_SUFFIX = ".replaced"
 _PARTIAL = re.compile(r"([0-9a-f]{64}|unknown)-(\d{1,19})", re.ASCII)
 
 
@@ -52,6 +53,18 @@ def parse_partial_file_name(name: str) -> tuple[str, int] | None:
         return None
     sha256, total_bytes = match.groups()
     return ("" if sha256 == "unknown" else sha256), int(total_bytes)
+
+
+def replaced_name(name: str, unique: str) -> str:
+    """The hidden name of what had `name` until it was replaced: `.<name>.<unique>.replaced`."""
+    return private_name(name, unique).removesuffix(PRIVATE_SUFFIX) + REPLACED_SUFFIX
+
+
+def name_replaced(hidden: str) -> str:
+    """What had to give way to be called `hidden`; "" for any other name."""
+    if not hidden.startswith(".") or not hidden.endswith(REPLACED_SUFFIX):
+        return ""
+    return hidden[1:].removesuffix(REPLACED_SUFFIX).rpartition(".")[0]
 
 
 def is_private_name(name: str) -> bool:

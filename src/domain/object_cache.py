@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 ANSWER_S = 570.0  # the frontend waits 10 minutes; an answer beats its timeout
 SAVE_EVERY_S = 5.0
 ATTEMPTS = 3  # with an object that is replaced while it is read
-FETCHES_AT_ONCE = 16  # more only wait for one another: each keeps a core busy for some milliseconds
+FETCHES_AT_ONCE = 32
+SETTLED_TOGETHER = 64  # files; a disk asked to make each of many safe at once has no time for anything else
+MOST_UNSETTLED = 256  # each keeps two descriptors
 SMALL_BYTES = 4 * 1024 * 1024  # up to here each visit to another thread costs more than what it saves
 
 
@@ -88,6 +90,8 @@ class ObjectCache:
     root: Path
     verify: bool = True
     _fetches: dict[Path, _Fetch] = field(default_factory=dict)
+    _unsettled: list[tuple[AssembledFile, str, CacheRecord]] = field(default_factory=list)
+    _many_unsettled: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
     _slots: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(FETCHES_AT_ONCE))
 
@@ -102,14 +106,14 @@ class ObjectCache:
         await self.records.load()
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            tasks.start_soon(self._save_forever)
+            tasks.start_soon(self._settle_forever)
             try:
                 yield
             finally:
                 self._tasks = None
                 tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            await self.records.save()
+            await self._settle_all()
 
     @property
     def busy(self) -> frozenset[Path]:
@@ -178,8 +182,6 @@ class ObjectCache:
             if await self._is_fresh(fetch.key, place, stat, known):
                 self.records.used(str(place.relative), self._now_s())
                 return
-        elif await self.ranged.kept(place) is not None:
-            known = await self.store.head(fetch.key)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._fetch(fetch, place, known)
@@ -243,10 +245,11 @@ class ObjectCache:
         record = self._record(fetch.key, info, stat, settled=False)
         self.records.put(str(place.relative), record)
         log.info("fetched: key=%s size_bytes=%d", fetch.key, info.size_bytes)
-        if self._tasks is None:
-            await _end(target.settle())
-        else:
-            self._tasks.start_soon(self._settle, target, str(place.relative), record)
+        self._unsettled.append((target, str(place.relative), record))
+        if len(self._unsettled) >= SETTLED_TOGETHER:
+            self._many_unsettled.set()
+        if len(self._unsettled) >= MOST_UNSETTLED:
+            await self._settle_all()
 
     async def _target(self, key: StagingKey, place: RootedPath, info: ObjectInfo) -> AssembledFile:
         version = f"{info.version} {key}"
@@ -264,15 +267,21 @@ class ObjectCache:
         part_bytes = await self.store.part_size_bytes(key, info, parts) if parts else None
         return check_of(info, part_bytes)
 
-    async def _settle(self, target: AssembledFile, name: str, record: CacheRecord) -> None:
-        """The file was handed out already: waiting for the disk would hold up the frontend for nothing."""
+    async def _settle_all(self) -> None:
+        """Wait for the disk, and keep the records of what is safe.
+
+        The files were handed out before: waiting then would have held up the frontend for nothing.
+        """
+        unsettled, self._unsettled = self._unsettled, []
         with anyio.CancelScope(shield=True):
-            try:
-                await target.settle()
-            except FileUnwritable as error:
-                log.warning("cached file may not survive a power cut: %s", error)
-            else:
-                self.records.settled(name, record)
+            for target, name, record in unsettled:
+                try:
+                    await target.settle()
+                except FileUnwritable as error:
+                    log.warning("cached file may not survive a power cut: %s", error)
+                else:
+                    self.records.settled(name, record)
+            await self.records.save()
 
     def _record(self, key: str, info: ObjectInfo, stat: FileStat, *, settled: bool = True) -> CacheRecord:
         return CacheRecord(
@@ -285,10 +294,12 @@ class ObjectCache:
             settled=settled,
         )
 
-    async def _save_forever(self) -> None:
+    async def _settle_forever(self) -> None:
         while True:
-            await anyio.sleep(SAVE_EVERY_S)
-            await self.records.save()
+            with anyio.move_on_after(SAVE_EVERY_S):
+                await self._many_unsettled.wait()
+            self._many_unsettled = anyio.Event()
+            await self._settle_all()
 
     def _now_s(self) -> float:
         return self.clock.now().timestamp()

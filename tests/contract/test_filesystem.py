@@ -250,6 +250,25 @@ async def test_a_private_directory_needs_the_one_it_lies_in(case: Case) -> None:
         await case.filesystem.private_directory(case.top / "absent" / "backend")
 
 
+async def test_a_sweep_spares_what_is_being_built_and_finds_nothing_where_nothing_is(case: Case) -> None:
+    tree = await case.filesystem.private_directory(case.top / "backend")
+    assert await case.filesystem.sweep_private(case.top) == ()
+    assert await case.filesystem.stat(tree) is not None
+    assert await case.filesystem.sweep_private(case.top / "absent") == ()
+
+
+async def test_a_sweep_removes_what_others_left_and_puts_back_what_lost_its_place(case: Case) -> None:
+    left = (".backend.1.incoming", ".gone.1.replaced", ".there.1.replaced")
+    for name in (*left, "there"):
+        await case.filesystem.make_directory(case.top / name)
+        await case.filesystem.write(case.top / name / "run.sh", name.encode())
+    assert await case.filesystem.sweep_private(case.top) == tuple(case.top / name for name in left)
+    assert await case.filesystem.read(case.top / "gone/run.sh", limit_bytes=99) == b".gone.1.replaced"
+    assert await case.filesystem.read(case.top / "there/run.sh", limit_bytes=99) == b"there"
+    for name in left:
+        assert await case.filesystem.stat(case.top / name) is None
+
+
 async def test_replace_directory_swaps_a_whole_tree_and_removes_the_old(case: Case) -> None:
     case.put(case.top / "backend" / "old" / "deep", b"1")
     tree = await case.filesystem.private_directory(case.top / "backend")

@@ -112,6 +112,17 @@ async def test_a_backend_that_keeps_dying_at_start_is_answered_instead_of_starte
         await node.supervisor.start(KEY, broken, BROKEN_NAMES)
 
 
+async def test_a_crash_loop_is_a_worry_of_the_node(node: Node) -> None:
+    broken = node.install("broken", BROKEN)
+    for _ in range(3):
+        assert not node.deaths.worries
+        with pytest.raises(BackendDied):
+            await node.supervisor.start(KEY, broken, BROKEN_NAMES)
+    assert node.deaths.worries == ("1 backend(s) keep dying, their next start waits",)
+    await anyio.sleep(11)
+    assert not node.deaths.worries
+
+
 async def test_refusals_take_no_port(node: Node) -> None:
     """S-W29: a frontend that asks again and again during a crash loop does not use up the range."""
     broken = node.install("broken", BROKEN)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from localai_worker.app.simulator.fleet.assembly import AssemblyLine
 from localai_worker.app.simulator.fleet.faults import KINDS, schedule
+from localai_worker.app.simulator.fleet.life import Life
 from localai_worker.app.simulator.fleet.plan import Case, Fault, FleetPlan, WrongPlan
 from localai_worker.app.simulator.fleet.replay import Replay
 from localai_worker.app.simulator.fleet.shrink import shrink
@@ -49,6 +51,18 @@ def test_the_same_seed_gives_the_same_history_in_every_process() -> None:
     assert first["events"] == here.events
     assert first["violations"] == 0
     assert play(schedule(SMALL)).digest == here.digest  # and a second time in one process
+
+
+def test_a_container_used_again_mixes_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = play(schedule(SMALL))
+    honest = AssemblyLine.begin
+
+    async def begin(self: AssemblyLine, *args: Any) -> Life:
+        self.__post_init__()  # a container of its own for every worker
+        return await honest(self, *args)
+
+    monkeypatch.setattr(AssemblyLine, "begin", begin)
+    assert play(schedule(SMALL)).digest == expected.digest
 
 
 def test_another_seed_gives_another_history() -> None:

@@ -58,8 +58,9 @@ def test_no_setting_is_without_effect() -> None:
 def used_settings() -> set[str]:
     """Fields of the settings that the parts of a worker are built from."""
     used = set()
-    for module in ("artifact_parts.py", "container.py", "memory_container.py", "startup.py", "storage.py"):
-        tree = parsed(ROOT / "src" / "app" / module)
+    modules = ("artifact_parts", "container", "memory_container", "model_parts", "startup", "storage")
+    for module in modules:
+        tree = parsed(ROOT / "src" / "app" / f"{module}.py")
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {
                 "settings",

@@ -435,6 +435,20 @@ async def test_the_keeper_watches_over_what_was_taken_over(node: Node) -> None:
         assert life.recovered.gone == [QWEN]
 
 
+async def test_the_output_of_an_adopted_backend_is_not_taken_for_an_old_one(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts makes room among output files before it knows whose they are."""
+    monkeypatch.setattr("localai_worker.domain.collect_output._OUTPUT_BYTES", 0)
+    node.install("loud", FakeProgram(stderr="a line\n"))
+    async with node.worker() as life:
+        before = await life.start(QWEN, "loud")
+    path = node.process(before.pid).spec.stderr
+    async with node.worker():
+        await anyio.sleep(1)
+        assert node.machine.outputs[path] == "a line\n"
+
+
 # leaving with backends up
 
 

@@ -20,6 +20,7 @@ from .fingerprints import Fingerprints
 from .incoming import LocalIncomingFile, write_note
 from .outgoing import LocalOutgoingFile
 from .partials import LocalPartialFile, PartialDigests
+from .private_directories import PrivateDirectories, sweep
 
 R = TypeVar("R")
 
@@ -28,6 +29,7 @@ class LocalFileSystem:
     """A `FileSystem` on this machine. Modes are less the process's umask: that is the operator's say."""
 
     def __init__(self) -> None:
+        self._private = PrivateDirectories()
         self._digests = PartialDigests()
         self._fingerprints = Fingerprints()
 
@@ -55,13 +57,18 @@ class LocalFileSystem:
         await self._change(_write, path, content, mode)
 
     async def private_directory(self, beside: Path) -> Path:
-        return await _in_thread(_private_directory, beside)
+        return await _in_thread(self._private.make, beside)
+
+    async def sweep_private(self, directory: Path) -> tuple[Path, ...]:
+        return await _in_thread(sweep, directory)
 
     async def replace_directory(self, new: Path, target: Path) -> None:
         await self._change(trees.replace_directory, new, target)
+        self._private.let_go(new)
 
     async def remove_tree(self, path: Path) -> None:
         await self._change(trees.remove_tree, path)
+        self._private.let_go(path)
 
     async def space(self, path: Path) -> DiskSpace | None:
         return await _in_thread(_space, path)
@@ -177,13 +184,6 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             temporary.unlink()
             raise
         beneath.sync_directory(path.parent)
-
-
-def _private_directory(beside: Path) -> Path:
-    path = beside.with_name(private_name(beside.name, secrets.token_hex(8)))
-    with writing(path):
-        path.mkdir(beneath.NEW_DIRECTORY_MODE)
-    return path
 
 
 def _space(path: Path) -> DiskSpace | None:

@@ -198,12 +198,18 @@ class InMemoryMessageBus:
 
 
 class InMemorySubscription:
-    """The messages of one subject, in order; made by `InMemoryMessageBus.subscribe`."""
+    """The messages of one subject, in order; made by `InMemoryMessageBus.subscribe`.
+
+    One at rest is small: a fleet has ten for every node.
+    """
+
+    __slots__ = ("_ended", "_messages", "_waiting", "bus", "subject")
 
     def __init__(self, subject: str, bus: InMemoryMessageBus) -> None:
         self.subject = subject
         self.bus = bus
-        self._messages: asyncio.Queue[BusMessage | None] = asyncio.Queue()  # None ends it
+        self._messages: deque[BusMessage] | None = None  # None while there is none
+        self._waiting: tuple[asyncio.Future[None], ...] = ()
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -211,10 +217,18 @@ class InMemorySubscription:
 
     async def __anext__(self) -> BusMessage:
         await checkpoint()
-        message = await self._messages.get()
-        if message is None:
-            self._messages.put_nowait(None)  # for the next to ask
-            raise StopAsyncIteration
+        while not self._messages:
+            if self._ended:
+                raise StopAsyncIteration
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting = (*self._waiting, waiting)
+            try:
+                await waiting
+            finally:
+                self._waiting = tuple(each for each in self._waiting if each is not waiting)
+        message = self._messages.popleft()
+        if not self._messages:
+            self._messages = None
         return message
 
     async def unsubscribe(self) -> None:
@@ -223,11 +237,19 @@ class InMemorySubscription:
         self.end()
 
     def deliver(self, message: BusMessage) -> None:
-        self._messages.put_nowait(message)
+        if self._messages is None:
+            self._messages = deque()
+        self._messages.append(message)
+        self._wake()
 
     def end(self) -> None:
         """Let the reader come to an end after what is there."""
         if not self._ended:
             self._ended = True
             self.bus.forget(self)
-            self._messages.put_nowait(None)
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)

@@ -6,7 +6,13 @@ from pathlib import Path, PurePosixPath
 from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FileInUse, FileUnreadable, FileUnwritable
-from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
+from ...domain.file_names import (
+    is_private_name,
+    name_replaced,
+    parse_partial_file_name,
+    partial_directory_name,
+    partial_file_name,
+)
 from ...domain.ports.clock import Clock
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
 from .disk import NEW_DIRECTORY_MODE, Disk
@@ -27,6 +33,7 @@ class InMemoryFileSystem:
     def __init__(self, *, capacity_bytes: int | None = None, clock: Clock | None = None) -> None:
         self._disk = Disk(capacity_bytes, clock)
         self._tree = self._disk.tree
+        self._private: set[Path] = set()  # being built by the living
 
     # For tests and other fakes: set the scene, look at the outcome.
 
@@ -125,7 +132,29 @@ class InMemoryFileSystem:
         entry = self._tree.entry(path)
         self._disk.require_writable_directory(path, entry.parent)
         self._tree.attach(entry, self._tree.new_directory(NEW_DIRECTORY_MODE))
+        self._private.add(path)
         return path
+
+    async def sweep_private(self, directory: Path) -> tuple[Path, ...]:
+        await checkpoint()
+        if self._tree.find(directory) is None:
+            return ()
+        entries = self._disk.readable_directory(directory, self._tree.real(directory)).entries
+        names = [name for name, node in sorted(entries.items()) if isinstance(node, DirectoryNode)]
+        swept = []
+        for name in names:
+            path, target = directory / name, name_replaced(name)
+            if not (target or is_private_name(name)) or path in self._private:
+                continue
+            node = self._tree.detach(self._tree.entry(path))
+            if target and target not in entries:
+                self._tree.attach(self._tree.entry(directory / target), node)
+            swept.append(path)
+        return tuple(swept)
+
+    def forget_private(self) -> None:
+        """As if the process that made the private directories had ended."""
+        self._private.clear()
 
     async def replace_directory(self, new: Path, target: Path) -> None:
         await checkpoint()
@@ -137,6 +166,7 @@ class InMemoryFileSystem:
         for changed in (source.parent, place.parent):
             self._disk.require_writable_directory(target, changed)
         self._tree.attach(place, self._tree.detach(source))
+        self._private.discard(new)
 
     async def remove_tree(self, path: Path) -> None:
         await checkpoint()

@@ -232,10 +232,22 @@ class FileSystem(Protocol):
             NoSpace, FileUnwritable: it cannot be created.
         """
 
+    async def sweep_private(self, directory: Path) -> tuple[Path, ...]:
+        """Remove what `private_directory` made in `directory` for a process that has ended since.
+
+        An old tree that lost its place to no new one, because its process ended in between, is put back.
+        What a living process builds, in this worker or another, stays; a missing `directory` has nothing.
+        Returns what was removed or put back, in the order of their names.
+
+        Raises:
+            FileUnreadable, FileUnwritable: something could not be looked at, or not be removed.
+        """
+
     async def replace_directory(self, new: Path, target: Path) -> None:
         """Put the tree `new` in place of `target` by renames; what was there is removed afterwards.
 
-        The tree is synced first. If the last rename fails the old tree is put back.
+        The tree is synced first. Where the system can exchange two names, there is no moment without
+        either; if the last rename fails the old tree is put back.
 
         Raises:
             NoSpace, FileUnwritable: `target` is as it was.

@@ -25,7 +25,6 @@ _ROLES: dict[type, str] = {
     InMemoryIncomingFile: "incoming",
     InMemoryPartialFile: "incoming",
     InMemoryOutgoingFile: "outgoing",
-    InMemorySubscription: "subscription",
 }
 # Calls without an effect, most of them polled or part of every heartbeat: not worth a line in the history.
 _QUIET = frozenset(
@@ -86,7 +85,8 @@ class Fence:
         """`port` as the worker sees it."""
         return cast(Port, _Guarded(port, role, self))
 
-    def _cross(self) -> None:
+    def cross(self) -> None:
+        """Pass, if the worker lives; where it is to die here, it does."""
         if self.down:
             raise Fenced
         if self._crossings_left is not None:
@@ -99,6 +99,8 @@ class Fence:
     def _wrapped(self, result: Any) -> Any:
         if type(result) is tuple and result and isinstance(result[0], MarkedGroup):
             return tuple(MarkedGroup(each.mark, self.guard(each.process, "process")) for each in result)
+        if isinstance(result, InMemorySubscription):
+            return _GuardedSubscription(result, self)
         role = _ROLES.get(type(result))
         return result if role is None else _Guarded(result, role, self)
 
@@ -107,25 +109,25 @@ class Fence:
 
         async def quiet(*args: Any, **options: Any) -> Any:
             if self._armed:
-                self._cross()
+                self.cross()
             result = await method(*args, **options)
             if self._armed:
-                self._cross()
+                self.cross()
             return result
 
         async def watched(*args: Any, **options: Any) -> Any:
             if self._armed:
-                self._cross()
+                self.cross()
             self.watch.called(role, name, args)
             try:
                 result = await method(*args, **options)
             except Exception as error:
                 if self._armed:
-                    self._cross()
+                    self.cross()
                 self.watch.failed(role, name, args, error)
                 raise
             if self._armed:
-                self._cross()
+                self.cross()
             self.watch.returned(role, name, args, result)
             return self._wrapped(result)
 
@@ -136,12 +138,12 @@ class Fence:
 
         def quiet(*args: Any, **options: Any) -> Any:
             if self._armed:
-                self._cross()
+                self.cross()
             return method(*args, **options)
 
         def watched(*args: Any, **options: Any) -> Any:
             if self._armed:
-                self._cross()
+                self.cross()
             self.watch.called(role, name, args)
             result = method(*args, **options)
             self.watch.returned(role, name, args, result)
@@ -153,13 +155,36 @@ class Fence:
         """`chunks` behind the fence."""
         async for chunk in chunks:
             if self._armed:
-                self._cross()
+                self.cross()
             yield chunk
 
 
 def behind(port: Port) -> Port:
     """What is behind the fence, for those who look at a worker without being it."""
     return cast(Port, port._port) if isinstance(port, _Guarded) else port  # noqa: SLF001
+
+
+class _GuardedSubscription:
+    """A `Subscription` behind the fence; there are ten for every worker, so it is small."""
+
+    __slots__ = ("_fence", "_port")
+
+    def __init__(self, port: InMemorySubscription, fence: Fence) -> None:
+        self._port = port
+        self._fence = fence
+
+    def __aiter__(self) -> "_GuardedSubscription":
+        return self
+
+    async def __anext__(self) -> Any:
+        self._fence.cross()
+        message = await self._port.__anext__()
+        self._fence.cross()
+        return message
+
+    async def unsubscribe(self) -> None:
+        self._fence.cross()
+        await self._port.unsubscribe()
 
 
 class _Guarded:
@@ -185,9 +210,3 @@ class _Guarded:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._port, name, value)
-
-    def __aiter__(self) -> "_Guarded":
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self.__getattr__("__anext__")()

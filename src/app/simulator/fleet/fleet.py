@@ -10,6 +10,7 @@ from ....adapters.memory.frontend import InMemoryFrontend
 from ....domain.node import NodeId
 from ..cluster import Cluster
 from ..frontend import SimulatedFrontend
+from .assembly import AssemblyLine, Surroundings
 from .broker import FleetBroker
 from .echo import EchoingBus
 from .figures import Figures
@@ -18,9 +19,9 @@ from .history import History
 from .host import Host
 from .inference import FleetFiles, FleetInference
 from .invariants import Invariants
-from .life import TOKEN, Life, Surroundings, begin
+from .life import Life
 from .models import policies_of
-from .plan import FleetPlan
+from .plan import TOKEN, FleetPlan
 from .registry import BackendRegistry
 from .watch import LifeWatch
 
@@ -39,6 +40,7 @@ class Fleet:
     broker: FleetBroker = field(init=False)
     registry: InMemoryFrontend = field(init=False)
     backends: BackendRegistry = field(init=False)
+    assembly: AssemblyLine = field(init=False)
     frontend: FleetFrontend = field(init=False)
     bus: EchoingBus = field(init=False)
     _lives: dict[str, Life] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Fleet:
         self.registry = InMemoryFrontend(token=TOKEN)
         self.registry.calls = type(self.registry.calls)(maxlen=100)
         self.backends = BackendRegistry(plan.random("registry"))
+        self.assembly = AssemblyLine(Surroundings(self.broker, self.registry, self.backends))
         self.bus = EchoingBus(self.broker)
         cluster = Cluster(self.registry, {policy.model: policy for policy in policies_of(plan)})
         self.frontend = FleetFrontend(
@@ -152,8 +155,7 @@ class Fleet:
         if host.name in self._lives:
             return
         number = self._started[host.name] = self._started.get(host.name, 0) + 1
-        around = Surroundings(self.broker, self.registry, self.backends)
-        life = await begin(host, number, around, self._watch, lambda: self.kill(host))
+        life = await self.assembly.begin(host, number, self._watch, lambda: self.kill(host))
         if host.name in self._lives:
             return  # another one was quicker
         self._lives[host.name] = life

@@ -14,7 +14,8 @@ from ....domain.ports.backend_client import ModelToLoad
 from ....domain.receive_files import ReceiveFiles
 from .fence import Fenced
 from .host import Host
-from .life import TOKEN, Life
+from .life import Life
+from .plan import TOKEN
 
 _CHUNK_BYTES = 100
 

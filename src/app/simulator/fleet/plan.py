@@ -10,6 +10,7 @@ from ....domain.errors import WorkerError
 QUIET_S = 22 * 60.0  # at the end, without faults: the longest wait of a frontend is 15 minutes
 HEALS_FROM_S = 45 * 60.0  # a shorter run has no such quiet end, so healing is not judged
 PORTS_PER_NODE = 16
+TOKEN = "fleet-token"  # noqa: S105 - nobody is kept out by it
 
 
 @dataclass(eq=False)

@@ -48,10 +48,12 @@ def _undisturbed() -> Iterator[None]:
     """Without log lines, of which a fleet writes millions, and without collecting what lives to the end."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    gc.disable()  # while the fleet is made
     try:
         yield
     finally:
         logging.disable(before)
+        gc.enable()
         gc.unfreeze()
 
 
@@ -78,6 +80,7 @@ class _Simulation:
                 await anyio.sleep_until(min(60.0, case.end_s))
                 gc.collect()
                 gc.freeze()
+                gc.enable()
                 await anyio.sleep_until(case.end_s)
                 self._sample_now(fleet)
                 if case.plan.is_long and case.end_s >= case.plan.duration_s:

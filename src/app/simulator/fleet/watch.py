@@ -26,8 +26,7 @@ class LifeWatch:
     look: Any
 
     def called(self, role: str, name: str, args: tuple[Any, ...]) -> None:
-        if name != "__anext__":
-            self.history.add(self.life.host.name, f"{role}.{name} {_shown(args)}")
+        self.history.add(self.life.host.name, f"{role}.{name} {_shown(args)}")
         if role == "bus" and name == "publish":
             self.rules.replies.published(self.life, args[0], args[1])
 

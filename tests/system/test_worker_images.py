@@ -1,0 +1,75 @@
+"""Images from a real registry, installed by a real worker on the frontend's word."""
+
+import gzip
+import os
+import signal
+from pathlib import Path
+
+import anyio
+import pytest
+
+from localai_worker.adapters.artifacts.blobs.store import BlobStore
+from localai_worker.app.simulator.local_cluster import LocalCluster
+from tests.archives import digest_of, entry, tar
+from tests.registry import Image, docker_registry, own_registry
+from tests.system import tiny_backends
+from tests.system.nodes import start_node, until
+
+MIB = 1 << 20
+
+
+def backend_layer(top: Path, *extra: tuple[str, bytes]) -> bytes:
+    """A tiny backend as a layer, with files beside it."""
+    directory = tiny_backends.healthy(top, "packed")
+    files = [(path.name, path.read_bytes()) for path in sorted(directory.iterdir())]
+    return gzip.compress(tar([entry(name, content, mode=0o755) for name, content in (*files, *extra)]), 1)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+async def test_an_image_pushed_to_a_registry_is_installed_and_runs(
+    cluster: LocalCluster, tmp_path: Path, layers: int
+) -> None:
+    node = await start_node(cluster, f"images-{layers}")
+    content = [gzip.compress(tar([entry(f"lib/{n}", os.urandom(100_000))])) for n in range(layers - 1)]
+    with docker_registry(tmp_path) as registry:
+        uri = registry.push(Image([*content, backend_layer(tmp_path)]))
+        address = await cluster.frontend.install(node.id, "packed", model_id="qwen", uri=uri, name="packed")
+    await cluster.frontend.inference.health(address, timeout_s=5)
+    assert "packed" in await node.listed()
+
+
+async def test_a_worker_killed_in_the_middle_of_a_layer_goes_on_at_the_byte(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """G-F10: kill -9, start again, install again: nothing that came in is fetched twice."""
+    layer = backend_layer(tmp_path, ("big", os.urandom(20 * MIB)))
+    node = await start_node(cluster, "killed")
+    store = BlobStore(node.backends / ".blobs")
+
+    def missing_bytes() -> int:
+        return store.missing_bytes(digest_of(layer), len(layer))
+
+    with own_registry(bytes_per_s=2 * MIB) as own:
+        uri = own.pushed.push(Image([layer]))
+        async with anyio.create_task_group() as asking:
+
+            async def ask() -> None:
+                await cluster.frontend.install(node.id, "packed", model_id="qwen", uri=uri, name="packed")
+
+            asking.start_soon(ask)
+            await until(lambda: missing_bytes() < len(layer) - 2 * MIB)
+            await node.signalled(signal.SIGKILL)
+            asking.cancel_scope.cancel()
+        left_bytes = missing_bytes()
+        assert MIB < left_bytes < len(layer) - 2 * MIB
+        leftovers = [path.name for path in node.backends.iterdir() if path.name.endswith(".incoming")]
+        assert leftovers
+        own.bytes_per_s, own.sent_bytes = 0, 0
+        again = await start_node(cluster, "killed")
+        await cluster.frontend.wait_until_it_answers(again.id)
+        await until(lambda: not any((node.backends / name).exists() for name in leftovers))
+        address = await cluster.frontend.install(again.id, "packed", model_id="qwen", uri=uri, name="packed")
+        manifest_bytes = len(own.stored["team/backend", "manifests", "1"][0])
+        assert own.sent_bytes - manifest_bytes == left_bytes
+    await cluster.frontend.inference.health(address, timeout_s=5)
+    assert (node.backends / "packed/big").stat().st_size == 20 * MIB
