@@ -20,6 +20,7 @@ from .errors import (
     WorkerError,
 )
 from .external_uri import name_external
+from .fetches_in_flight import FetchesInFlight, Superseded
 from .galleries import Gallery
 from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
 from .install_progress import InstallStep, Listen, reporting, unheard
@@ -97,13 +98,22 @@ class MissingAfterInstall(WorkerError):
         return f"backend {go_quote(self.name)} not found after install attempt"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Urgency:
+    """`force`: installed also where it is already. `takes_over`: without waiting for a fetch in its way."""
+
+    force: bool = False
+    takes_over: bool = False
+
+
 @dataclass
 class InstallBackends:
     """Brings backends onto this node, into `installed.backends_path`.
 
     A backend is built in a private directory beside its place and swapped in whole: after a failure or
     a cancellation the place is as it was. Installs that would write the same directory, whatever names
-    they were asked by, wait for each other and do the work once; all others run at the same time.
+    they were asked by, wait for each other and do the work once; all others run at the same time. One that
+    is forced does not wait for a fetch in its way: it takes it over, and who was fetching looks again.
     """
 
     filesystem: FileSystem
@@ -114,6 +124,7 @@ class InstallBackends:
     clock: Clock
     cleanup_s: float = 30.0  # for removing a private directory, also when cancelled
     locks: KeyedLocks[Path] = field(default_factory=KeyedLocks)  # by backend directory
+    fetches: FetchesInFlight = field(default_factory=FetchesInFlight)
 
     async def ensure(
         self,
@@ -140,31 +151,46 @@ class InstallBackends:
             FileUnreadable: the backends on disk cannot be listed.
         """
         known_as = (name if uri else "") or backend
-        found = await self.installed.find(known_as) if known_as and not force else None
-        if found is None:
+        found, urgency = None, Urgency(force=force, takes_over=force)
+        while found is None:
+            if known_as and not force:
+                found = await self.installed.find(known_as)
+                if found is not None:
+                    break
             try:
                 if uri:
-                    known_as = await self._install_external(uri, name, alias, galleries, listen, force=force)
+                    known_as = await self._install_external(uri, name, alias, galleries, listen, urgency)
                 else:
-                    known_as = await self._install_from_galleries(backend, galleries, listen, force=force)
+                    known_as = await self._install_from_galleries(backend, galleries, listen, urgency)
+            except Superseded:
+                log.info("a newer request installs it: backend=%s", known_as or uri)
+                urgency = Urgency(force=force)  # the newer one is waited for
+                continue
             except WorkerError as cause:
                 raise InstallFailed(cause) from cause
             found = await self.installed.find(known_as)
+            break
         if found is None:
             raise MissingAfterInstall(known_as)
         return found
 
     async def _install_external(
-        self, uri: str, name: str, alias: str, galleries: Sequence[Gallery], listen: Listen, *, force: bool
+        self,
+        uri: str,
+        name: str,
+        alias: str,
+        galleries: Sequence[Gallery],
+        listen: Listen,
+        urgency: Urgency,
     ) -> str:
         there = await self.filesystem.stat(Path(uri)) if uri.startswith("/") else None
         is_directory = there is not None and there.kind is FileKind.DIRECTORY
         target = name_external(uri, name=name, alias=alias, is_directory=is_directory)
         try:
             if target is None:
-                return await self._install_from_galleries(uri, galleries, listen, force=force)
-            async with self.locks.hold_all(self._places(target)):
-                if force or await self.installed.find(target) is None:
+                return await self._install_from_galleries(uri, galleries, listen, urgency)
+            async with self._holding(self._places(target), urgency):
+                if urgency.force or await self.installed.find(target) is None:
                     metadata = BackendMetadata(alias=alias, name=target, uri=uri)
                     await self._install(Payload(target, (uri,)), metadata, listen)
         except WorkerError as cause:
@@ -172,16 +198,16 @@ class InstallBackends:
         return target
 
     async def _install_from_galleries(
-        self, name: str, galleries: Sequence[Gallery], listen: Listen, *, force: bool
+        self, name: str, galleries: Sequence[Gallery], listen: Listen, urgency: Urgency
     ) -> str:
         if name:
             _require_safe(name)
         listen(InstallStep(InstallPhase.RESOLVING, name))
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
-        async with self.locks.hold_all(self._places(requested.name, concrete.name)):
-            if force or await self.installed.find(requested.name) is None:
-                if force or not (requested.is_meta and await self._is_complete(concrete)):
+        async with self._holding(self._places(requested.name, concrete.name), urgency):
+            if urgency.force or await self.installed.find(requested.name) is None:
+                if urgency.force or not (requested.is_meta and await self._is_complete(concrete)):
                     await self._install(_payload_of(concrete), _metadata_of(concrete), listen)
                 if requested.is_meta:
                     await self._point(choice)
@@ -218,13 +244,14 @@ class InstallBackends:
         while (uri := next_source(payload.sources, failures)) is not None:
             async with self._private_directory(metadata.name) as private:
                 try:
-                    fetched = await self.artifacts.fetch(
-                        uri,
-                        private,
-                        sha256=payload.sha256,
-                        approve=self.integrity.admit(payload, uri),
-                        report=reporting(listen, uri),
-                    )
+                    with self.fetches.fetching(self.installed.backends_path / metadata.name):
+                        fetched = await self.artifacts.fetch(
+                            uri,
+                            private,
+                            sha256=payload.sha256,
+                            approve=self.integrity.admit(payload, uri),
+                            report=reporting(listen, uri),
+                        )
                 except _OF_ONE_SOURCE as error:
                     log.warning("source failed: backend=%s error=%s", metadata.name, error)
                     failures.append(error)
@@ -268,6 +295,13 @@ class InstallBackends:
                     log.warning("left behind: %s", error)
             if cleaning.cancelled_caught:
                 log.warning("left behind: %s could not be removed within %g s", private, self.cleanup_s)
+
+    @asynccontextmanager
+    async def _holding(self, places: Sequence[Path], urgency: Urgency) -> AsyncIterator[None]:
+        if urgency.takes_over:
+            self.fetches.take_over(places)
+        async with self.locks.hold_all(places):
+            yield
 
     def _places(self, *names: BackendName) -> list[Path]:
         return [self.installed.backends_path / name for name in names]

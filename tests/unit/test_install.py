@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -656,3 +657,48 @@ async def test_an_outage_installs_no_other_build(small: Node) -> None:
     small.source.failure = ArtifactUnavailable("oci://r.invalid/t:latest-x", "connection refused")
     assert "connection refused" in await small.refusal("cpu-t")
     assert small.source.fetched == ["oci://r.invalid/t:latest-x"]
+
+
+@pytest.mark.parametrize("older_is_forced", [False, True])
+async def test_a_newer_forced_request_takes_a_fetch_over(small: Node, older_is_forced: bool) -> None:
+    """G-W19: an upgrade does not wait for the download it replaces, and nobody gets an error for it."""
+    outcomes: list[str] = []
+    small.source.gate = anyio.Event()
+
+    async def ask(who: str, *, force: bool) -> None:
+        await small.installer.ensure(backend="cpu-t", galleries=(SITE,), force=force)
+        outcomes.append(who)
+
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(partial(ask, "older", force=older_is_forced))
+        await anyio.wait_all_tasks_blocked()
+        assert len(small.source.fetched) == 1
+        small.source.gate = None  # the newer one is not held up
+        asking.start_soon(partial(ask, "newer", force=True))
+    assert sorted(outcomes) == ["newer", "older"]
+    assert len(small.source.fetched) == (3 if older_is_forced else 2)
+    assert await small.directories() == ["cpu-t"]
+
+
+async def test_a_newer_request_that_is_not_forced_waits_and_fetches_nothing(small: Node) -> None:
+    small.source.gate = anyio.Event()
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(small.ensure, "cpu-t")
+        await anyio.wait_all_tasks_blocked()
+        asking.start_soon(small.ensure, "cpu-t")
+        await anyio.wait_all_tasks_blocked()
+        small.source.gate.set()
+    assert len(small.source.fetched) == 1
+
+
+async def test_a_newer_request_for_another_directory_takes_nothing_over(small: Node) -> None:
+    small.list_entries(CONCRETE, {"name": "other", "uri": "oci://r.invalid/other:1"})
+    small.offer("oci://r.invalid/other:1")
+    gate = small.source.gate = anyio.Event()
+    async with anyio.create_task_group() as asking:
+        asking.start_soon(small.ensure, "cpu-t")
+        await anyio.wait_all_tasks_blocked()
+        small.source.gate = None
+        await small.installer.ensure(backend="other", galleries=(SITE,), force=True)
+        gate.set()
+    assert sorted(small.source.fetched) == ["oci://r.invalid/other:1", "oci://r.invalid/t:1"]
