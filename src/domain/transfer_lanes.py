@@ -18,6 +18,7 @@ class LanePlan:
     lanes: int = 1
     _rate_before: float = field(default=0.0, repr=False)  # with half the lanes
     _growing: bool = field(default=True, repr=False)
+    _doubtful: bool = field(default=False, repr=False)
     _settled_windows: int = field(default=0, repr=False)
 
     def observe(self, rate: float) -> int:
@@ -28,13 +29,15 @@ class LanePlan:
                 self._grow(rate)
         elif self.lanes == 1 or rate >= GAIN * self._rate_before:
             self._grow(rate)
+        elif not self._doubtful:
+            self._doubtful = True  # on a busy machine one window tells little
         else:
-            self._growing, self._settled_windows = False, 0
+            self._growing, self._settled_windows, self._doubtful = False, 0, False
             self.lanes //= 2
         return self.lanes
 
     def _grow(self, rate: float) -> None:
-        self._settled_windows = 0
+        self._settled_windows, self._doubtful = 0, False
         self._growing = self.lanes < self.most
         self._rate_before = rate
         self.lanes = min(2 * self.lanes, self.most)

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import httpx
 import pytest
 
 from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
@@ -27,6 +28,10 @@ async def test_a_worker_waits_for_its_store_and_brings_what_changes(
     source = tmp_path / "weights"
     source.write_bytes(random.Random(1).randbytes(3_000_000))
     await until(lambda: "check LOCALAI_STORAGE_URL" in node.log)
+    async with httpx.AsyncClient(base_url=f"http://{node.worker.http_address}", trust_env=False) as http:
+        ready = await http.get("/readyz")
+    assert ready.status_code == 200  # work can come over HTTP, and other nodes fare no better
+    assert "object store" in ready.text
     temporary = await stager.alloc_temp()
     with pytest.raises(CommandRefused, match="check LOCALAI_STORAGE_URL"):
         await stager.fetch_result(temporary, tmp_path / "result")

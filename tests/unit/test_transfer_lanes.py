@@ -15,14 +15,19 @@ def test_throttled_connections_are_multiplied_until_no_more_are_allowed() -> Non
 
 
 def test_where_one_stream_is_the_limit_one_is_kept() -> None:
-    lanes = played(lambda lanes: 300.0, 2 + RECHECK_WINDOWS + 1)
-    assert lanes[:2] == [2, 1]
-    assert set(lanes[1 : 1 + RECHECK_WINDOWS]) == {1}
-    assert lanes[-2:] == [2, 1]  # tried again, in vain
+    lanes = played(lambda lanes: 300.0, 3 + RECHECK_WINDOWS + 2)
+    assert lanes[:3] == [2, 2, 1]
+    assert set(lanes[2 : 2 + RECHECK_WINDOWS]) == {1}
+    assert lanes[-3:] == [2, 2, 1]  # tried again, in vain
 
 
 def test_growth_ends_where_it_brings_nothing_more() -> None:
-    assert played(lambda lanes: min(20.0 * lanes, 100.0), 5) == [2, 4, 8, 16, 8]
+    assert played(lambda lanes: min(20.0 * lanes, 100.0), 6) == [2, 4, 8, 16, 16, 8]
+
+
+def test_one_bad_window_ends_no_growth() -> None:
+    rates = iter([20.0, 40.0, 5.0, 80.0, 160.0])
+    assert played(lambda lanes: next(rates), 5) == [2, 4, 4, 8, 16]
 
 
 def test_a_limit_that_goes_away_is_noticed() -> None:
