@@ -185,7 +185,8 @@ class FileSystem(Protocol):
 
     async def fingerprint(self, path: Path, *, files: tuple[str, ...], fresh: bool = False) -> Hashable:
         """A value that is another one after any change to the entries of directory `path`, or to what lies
-        under one of the names `files` in a directory among them.
+        under one of the names `files` in a directory among them. Hidden entries (a leading dot) need not
+        count: what is in the making stands there.
 
         Changes made through `write`, `remove_tree` and `replace_directory` show at once, those by others
         within a twentieth of a second, in which asking again costs nothing, or with `fresh` at once as
