@@ -89,15 +89,13 @@ class FileHashes:
         Raises:
             NoSpace, FileUnwritable: the old file and its sidecar are as they were.
         """
-        sha256, size_bytes = await incoming.sha256(), incoming.size_bytes
+        sha256 = await incoming.sha256()
         async with self._changes.hold(place.path):
-            await incoming.publish()
-            stat = await self.filesystem.locate(place)
-            if stat is None or stat.size_bytes != size_bytes:
-                return  # somebody else took the file away again: nothing to remember
+            stat = await incoming.publish()
             self._remember(place, stat, sha256)
             await self._write_sidecar(place, sha256)
-            await self._remove_target_sidecar(place)
+            if incoming.has_leftovers:
+                await self._remove_target_sidecar(place)
 
     async def publish_sidecar(self, place: RootedPath, incoming: IncomingFile) -> bool:
         """Publish `incoming` at `place`, a sidecar's name, if it says the truth; else False, nothing happens.
@@ -190,13 +188,7 @@ class FileHashes:
         if sidecar is None:
             return
         try:
-            incoming = await self.filesystem.open_incoming(sidecar, mode=SIDECAR_MODE)
-            try:
-                await incoming.write(sha256.encode())
-                await incoming.publish()
-            finally:
-                with CancelScope(shield=True):
-                    await incoming.discard()
+            await self.filesystem.write_note(sidecar, sha256.encode(), mode=SIDECAR_MODE)
         except (FileUnwritable, PathEscapes) as error:
             log.warning("hash file not written: %s", error)
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .content_range import ContentRange
-from .errors import FileUnreadable, NoSpace
+from .errors import FileUnreadable, FileUnwritable, NoSpace
 from .file_hashes import FileHashes, normal_sha256
 from .file_names import hide_own_files
-from .ports.filesystem import FileKind, FileStat, FileSystem, OutgoingFile, RootedPath
+from .ports.filesystem import FileKind, FileStat, FileSystem, IncomingFile, OutgoingFile, RootedPath
 from .prefetched_files import PrefetchedFiles
 from .resume_upload import ResumeUploads
 from .sweep_files import OUTPUT_PREFIX, OUTPUT_SUFFIX
@@ -17,6 +17,7 @@ from .validate_paths import FileRoots, locate_key
 
 UPLOAD_LIMIT_BYTES = 53_687_091_200  # 50 GiB, the upstream worker's hard-wired limit for one request
 UPLOAD_MODE = 0o666  # less the umask, as Go's os.Create has it
+ROOM_ASKED_FROM_BYTES = 1024 * 1024  # a smaller body costs less than the question
 HASH_ATTEMPTS = 3  # a file that changes while we hash it, three times in a row, is not at rest
 
 
@@ -117,14 +118,14 @@ class ReceiveFiles:
         place = locate_key(key, self.roots)
         sha256 = _declared(declared_sha256)
         span = ContentRange.parse(content_range) if content_range else None
+        if span is None:
+            if length_bytes is not None:
+                await self._check_room(place, length_bytes, ask_from_bytes=ROOM_ASKED_FROM_BYTES)
+            sink = await self._open(place)
+            return WholeUpload(place, sink, self.hashes, sha256, length_bytes, self.max_upload_bytes)
         stat = await self.filesystem.locate(place)
         if stat is not None and stat.kind is FileKind.DIRECTORY:
             raise NamesDirectory(place.path)
-        if span is None:
-            if length_bytes is not None:
-                await self._check_room(place, length_bytes)
-            sink = await self.filesystem.open_incoming(place, mode=UPLOAD_MODE)
-            return WholeUpload(place, sink, self.hashes, sha256, length_bytes, self.max_upload_bytes)
         if sha256 and stat and sha256 == await self.hashes.known(place, stat):
             return place.path
         await self._check_room(place, span.end + 1 - span.start)
@@ -183,9 +184,20 @@ class ReceiveFiles:
             raise FileUnreadable(place.path, "not a regular file")
         return stat
 
-    async def _check_room(self, place: RootedPath, length_bytes: int) -> None:
+    async def _open(self, place: RootedPath) -> IncomingFile:
+        try:
+            return await self.filesystem.open_incoming(place, mode=UPLOAD_MODE)
+        except FileUnwritable as error:
+            stat = await self.filesystem.locate(place)
+            if stat is not None and stat.kind is FileKind.DIRECTORY:
+                raise NamesDirectory(place.path) from error
+            raise
+
+    async def _check_room(self, place: RootedPath, length_bytes: int, *, ask_from_bytes: int = 0) -> None:
         if self.max_upload_bytes is not None and length_bytes > self.max_upload_bytes:
             raise UploadTooLarge(length_bytes, self.max_upload_bytes)
+        if length_bytes < ask_from_bytes:
+            return
         space = await self.filesystem.space(place.path)
         if space is not None and length_bytes > space.available_bytes:
             need = f"{length_bytes} bytes needed, {space.available_bytes} available"

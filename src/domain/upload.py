@@ -111,7 +111,8 @@ class WholeUpload:
         except WorkerError:
             await self.abort()
             raise
-        await self._drop_parts()
+        if self.sink.has_leftovers:
+            await self._drop_parts()
         return self.place.path
 
     async def abort(self) -> None:

@@ -445,7 +445,8 @@ async def test_an_incoming_file_counts_and_hashes_what_was_written_so_far(case: 
         content += chunk
         assert incoming.size_bytes == len(content)
         assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
-    await incoming.publish()
+    published = await incoming.publish()
+    assert published == await case.filesystem.locate(case.place("file"))
     assert await case.content(case.top / "root" / "file") == content
     assert incoming.size_bytes == len(content)
     assert await incoming.sha256() == hashlib.sha256(content).hexdigest()
@@ -473,6 +474,19 @@ async def test_a_discarded_file_leaves_nothing_and_the_old_one_as_it_was(case: C
     await incoming.discard()
     assert await case.filesystem.stat(case.top / "root" / "file") == before
     assert await case.names(case.top / "root") == [".keep", "file"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "part", "note"])
+async def test_an_incoming_file_tells_of_parts_of_an_earlier_upload(case: Case, left: str) -> None:
+    if left == "part":
+        partial = await case.filesystem.open_partial(case.place("m/file"), sha256="", total_bytes=9)
+        await partial.write(b"1")
+        await partial.keep()
+    elif left == "note":
+        case.put(case.top / "root" / "m" / "file.sha256.target", b"0" * 64)
+    incoming = await case.filesystem.open_incoming(case.place("m/file"))
+    assert incoming.has_leftovers == (left != "nothing")
+    await incoming.discard()
 
 
 async def test_discard_after_publish_changes_nothing(case: Case) -> None:
@@ -664,6 +678,32 @@ async def test_only_regular_files_are_shared_and_nothing_leaves_the_root(case: C
     for source, target in (("out/file", "b"), ("d/file", "out/b")):
         with pytest.raises(PathEscapes):
             await case.filesystem.share(case.place(source), case.place(target))
+
+
+# write_note
+
+
+async def test_a_note_is_written_whole_over_the_old_one(case: Case) -> None:
+    case.put(case.top / "root" / "d" / "note", b"old and longer")
+    case.put(case.top / "root" / "shared", b"theirs")
+    case.link(case.top / "root" / "d" / "link", case.top / "root" / "shared")
+    for name in ("note", "link", "new"):
+        await case.filesystem.write_note(case.place(f"d/{name}"), b"text", mode=0o640)
+        assert await case.content(case.top / "root" / "d" / name) == b"text"
+    assert await case.names(case.top / "root" / "d") == ["link", "new", "note"]
+
+
+async def test_a_note_that_cannot_be_written_leaves_everything(case: Case) -> None:
+    case.put(case.top / "root" / "d" / "file", b"1")
+    case.link(case.top / "root" / "out", case.top / "outside")
+    case.put(case.top / "outside" / "file", b"theirs")
+    for relative in ("d", "absent/note", "d/file/note"):
+        with pytest.raises(FileUnwritable):
+            await case.filesystem.write_note(case.place(relative), b"text")
+    with pytest.raises(PathEscapes):
+        await case.filesystem.write_note(case.place("out/file"), b"text")
+    assert await case.content(case.top / "outside" / "file") == b"theirs"
+    assert await case.names(case.top / "root" / "d") == ["file"]
 
 
 # remove_file

@@ -8,6 +8,7 @@ import pytest
 
 from localai_worker.adapters.filesystem import fingerprints
 from localai_worker.adapters.filesystem.fingerprints import Fingerprints
+from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.domain.errors import FileUnreadable
 from tests.contract.test_filesystem import Case, case, permissions_bind
 
@@ -62,6 +63,20 @@ async def test_own_changes_show_at_once(case: Case) -> None:
     await case.filesystem.remove_tree(directory / "x")
     taken.append(await case.filesystem.fingerprint(directory, files=FILES))
     assert len(set(taken)) == 4
+
+
+async def test_what_is_in_the_making_does_not_show(tmp_path: Path) -> None:
+    """While an install unpacks its files every list would be read anew."""
+    filesystem = LocalFileSystem()
+    place = tmp_path / "b" / "x"
+    place.mkdir(parents=True)
+    new = await filesystem.private_directory(place)
+    before = await filesystem.fingerprint(place.parent, files=FILES, fresh=True)
+    (new / "run.sh").write_bytes(b"1")
+    another = await filesystem.private_directory(place)
+    assert await filesystem.fingerprint(place.parent, files=FILES, fresh=True) == before
+    await filesystem.replace_directory(another, place)
+    assert await filesystem.fingerprint(place.parent, files=FILES, fresh=True) != before
 
 
 async def test_a_fresh_look_misses_nothing(case: Case) -> None:

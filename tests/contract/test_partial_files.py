@@ -76,7 +76,8 @@ async def test_what_was_kept_is_found_counted_and_gone_on_from(case: Case) -> No
     await resumed.write(CONTENT[MIB + 10 :])
     assert resumed.size_bytes == len(CONTENT)
     assert await resumed.sha256() == SHA256
-    await resumed.publish()
+    published = await resumed.publish()
+    assert published == await case.filesystem.locate(case.place())
     assert await case.content(case.root / "m" / "file") == CONTENT
     assert await case.names(case.root / "m") == ["file"]
     assert await case.filesystem.find_partial(case.place()) is None

@@ -284,15 +284,15 @@ async def test_uploads_of_one_file_leave_the_sidecar_of_the_last(
 
 
 async def test_a_hash_is_never_remembered_for_the_upload_that_came_right_after() -> None:
-    """H-6: between publishing a file and looking what stands there another upload must not slip in."""
+    """H-6: between publishing a file and writing its hash another upload must not slip in."""
     held_up, go_on = Event(), Event()
 
     class Slow(InMemoryFileSystem):
-        async def locate(self, place: RootedPath) -> FileStat | None:
-            if place == FILE and not held_up.is_set():
+        async def write_note(self, place: RootedPath, content: bytes, *, mode: int = 0o644) -> None:
+            if not held_up.is_set():
                 held_up.set()
                 await go_on.wait()
-            return await super().locate(place)
+            await super().write_note(place, content, mode=mode)
 
     slow = Slow()
     hashes = FileHashes(slow)

@@ -239,10 +239,10 @@ async def test_what_cannot_fit_is_refused_before_the_body(
 ) -> None:
     """H-11: the free space is asked first."""
     disk.put(Path("/models/x"), OLD)
-    disk.capacity_bytes = len(OLD) + 5
-    with pytest.raises(NoSpace, match="6 bytes needed, 5 available; free some"):
-        await files.receive("models/x", length_bytes=6)
-    upload = await begin(files, "models/x", length_bytes=5)
+    disk.capacity_bytes = len(OLD) + 2_000_000
+    with pytest.raises(NoSpace, match="2000001 bytes needed, 2000000 available; free some"):
+        await files.receive("models/x", length_bytes=2_000_001)
+    upload = await begin(files, "models/x", length_bytes=2_000_000)
     await upload.abort()
 
 

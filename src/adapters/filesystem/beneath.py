@@ -55,6 +55,51 @@ def resolve_entry(place: RootedPath) -> tuple[Resolved, str]:
     return resolve(RootedPath(place.root, place.relative.parent)), place.relative.name
 
 
+def open_entry(place: RootedPath, *, create: bool = False) -> tuple[int, str]:
+    """A descriptor of the directory of `place`, which the caller closes, and its own name there.
+
+    As `resolve_entry` and `open_directory`; where no link is met on the way, which is the rule, there is
+    nothing to resolve.
+
+    Raises:
+        PathEscapes: the directory, or what the name links to, is not below the root.
+        IsADirectoryError: `place` is the root.
+    """
+    name = place.relative.name
+    if name:
+        descriptor = _open_without_links(place, create=create)
+        if descriptor is not None:
+            return descriptor, name
+    directory, name = resolve_entry(place)
+    return open_directory(directory, create=create), name
+
+
+def _open_without_links(place: RootedPath, *, create: bool) -> int | None:
+    """A descriptor of the directory of `place`; None when a link or another obstacle is met."""
+    try:
+        descriptor = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        for part in place.relative.parts[:-1]:
+            entered = enter(descriptor, part, create=create)
+            os.close(descriptor)
+            descriptor = entered
+        try:
+            status = os.stat(place.relative.name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return descriptor
+        if not stat.S_ISLNK(status.st_mode):
+            return descriptor
+    except OSError:
+        pass  # what it means, the longer way tells
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
 def open_directory(directory: Resolved, *, create: bool = False) -> int:
     """A descriptor of `directory`; the caller closes it. With `create`, what is missing is made (0750)."""
     if create:
@@ -77,6 +122,16 @@ def opened_directory(directory: Resolved) -> Iterator[int]:
     descriptor = open_directory(directory)
     try:
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_entry(place: RootedPath) -> Iterator[tuple[int, str]]:
+    """`open_entry` for the length of a `with`."""
+    descriptor, name = open_entry(place)
+    try:
+        yield descriptor, name
     finally:
         os.close(descriptor)
 

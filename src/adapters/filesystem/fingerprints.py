@@ -65,8 +65,10 @@ def _take(path: Path, files: tuple[str, ...]) -> Hashable:
             if means_absent(error):
                 return None
             raise
-        seen: list[Hashable] = [_stamp(path)]
+        seen: list[Hashable] = [_inode(path)]
         for name in names:
+            if name.startswith("."):
+                continue  # while something is in the making it would be another one at every look
             entry = os.path.join(path, name)  # noqa: PTH118 - a Path for each would take most of the time
             stamp = _stamp(entry)
             seen.append((name, stamp))

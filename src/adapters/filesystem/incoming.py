@@ -1,13 +1,14 @@
 """Files on their way in that are whole after one attempt, or gone."""
 
+import errno
 import os
 import secrets
 import stat
 
 from anyio import to_thread
 
-from ...domain.file_names import private_name
-from ...domain.ports.filesystem import ByteSource, RootedPath
+from ...domain.file_names import TARGET_SIDECAR_SUFFIX, partial_directory_name, private_name
+from ...domain.ports.filesystem import ByteSource, FileKind, FileStat, RootedPath
 from . import beneath
 from .failures import writing
 from .hashing_writer import HashingWriter
@@ -24,13 +25,14 @@ class LocalIncomingFile:
         """
         self._target = place.path
         with writing(self._target):
-            directory, self._name = beneath.resolve_entry(place)
-            self._directory: int | None = beneath.open_directory(directory, create=True)
+            self._directory: int | None
+            self._directory, self._name = beneath.open_entry(place, create=True)
             self._temporary = private_name(self._name, secrets.token_hex(8))
             try:
                 refuse_directory(self._name, self._directory)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._file = os.open(self._temporary, flags, mode, dir_fd=self._directory)
+                self.has_leftovers = leftovers_of(self._name, self._directory)
             except BaseException:
                 os.close(self._directory)
                 raise
@@ -51,24 +53,25 @@ class LocalIncomingFile:
         self._open_directory()
         return await self._writer.fill(source, most_bytes=most_bytes)
 
-    async def publish(self) -> None:
-        await to_thread.run_sync(self._publish)
+    async def publish(self) -> FileStat:
+        return await to_thread.run_sync(self._publish)
 
     async def discard(self) -> None:
         if self._directory is not None:
             await to_thread.run_sync(self._discard)
 
-    def _publish(self) -> None:
+    def _publish(self) -> FileStat:
         directory = self._open_directory()
         self._writer.flush()
         with writing(self._target):
-            settle(self._file)
+            published = settle(self._file)
             os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
             self._close()
             try:
                 beneath.sync_open_directory(directory)
             finally:
                 os.close(directory)
+        return published
 
     def _discard(self) -> None:
         directory = self._open_directory()
@@ -90,8 +93,8 @@ class LocalIncomingFile:
         self._writer.close()
 
 
-def settle(file: int) -> None:
-    """Make the content durable, just before it appears under its name.
+def settle(file: int) -> FileStat:
+    """Make the content durable, just before it appears under its name; what it is then.
 
     The file is as old as its appearance, not its last byte: a hash kept beside the older file may have
     been written in between, and would pass for this one's. By the file system's own clock (no explicit
@@ -99,6 +102,37 @@ def settle(file: int) -> None:
     """
     os.utime(file)
     os.fsync(file)
+    status = os.fstat(file)
+    return FileStat(FileKind.FILE, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def leftovers_of(name: str, directory: int) -> bool:
+    """See `IncomingFile.has_leftovers`."""
+    for hidden in (partial_directory_name(name), name + TARGET_SIDECAR_SUFFIX):
+        try:
+            os.stat(hidden, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
+                raise
+        else:
+            return True
+    return False
+
+
+def write_note(place: RootedPath, content: bytes, mode: int) -> None:
+    """See `FileSystem.write_note`."""
+    with writing(place.path), beneath.opened_entry(place) as (parent, name):
+        refuse_directory(name, parent)
+        temporary = private_name(name, secrets.token_hex(8))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(temporary, flags, mode, dir_fd=parent)
+        try:
+            with os.fdopen(file, "wb") as note:
+                note.write(content)
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            os.unlink(temporary, dir_fd=parent)
+            raise
 
 
 def refuse_directory(name: str, directory: int) -> None:

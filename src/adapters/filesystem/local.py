@@ -17,7 +17,7 @@ from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, File
 from . import beneath, partials, trees
 from .failures import means_absent, reading, writing
 from .fingerprints import Fingerprints
-from .incoming import LocalIncomingFile
+from .incoming import LocalIncomingFile, write_note
 from .outgoing import LocalOutgoingFile
 from .partials import LocalPartialFile, PartialDigests
 from .private_directories import PrivateDirectories, sweep
@@ -78,6 +78,9 @@ class LocalFileSystem:
 
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> LocalIncomingFile:
         return await _in_thread(LocalIncomingFile, place, mode)
+
+    async def write_note(self, place: RootedPath, content: bytes, *, mode: int = 0o644) -> None:
+        await _in_thread(write_note, place, content, mode)
 
     async def remove_file(self, place: RootedPath) -> None:
         await _in_thread(_remove_file, place)

@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from ...domain.errors import FileInUse
 from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
-from ...domain.ports.filesystem import ByteSource, PartialStat, RootedPath
+from ...domain.ports.filesystem import ByteSource, FileStat, PartialStat, RootedPath
 from . import beneath
 from .failures import writing
 from .hashing_writer import HashingWriter
@@ -74,6 +74,8 @@ class PartialDigests:
 class LocalPartialFile:
     """A `PartialFile`; holds its directory's lock for as long as it is open."""
 
+    has_leftovers = True  # itself, if nothing else
+
     def __init__(
         self, place: RootedPath, sha256: str, total_bytes: int, mode: int, digests: PartialDigests
     ) -> None:
@@ -86,8 +88,8 @@ class LocalPartialFile:
         self._digests = digests
         self._file_name = partial_file_name(sha256, total_bytes)
         with writing(self._target):
-            directory, self._name = beneath.resolve_entry(place)
-            self._directory: int | None = beneath.open_directory(directory, create=True)
+            self._directory: int | None
+            self._directory, self._name = beneath.open_entry(place, create=True)
             try:
                 refuse_directory(self._name, self._directory)
                 self._holder, self._file = self._enter(self._directory, mode)
@@ -111,8 +113,8 @@ class LocalPartialFile:
         self._open_directory()
         return await self._writer.fill(source, most_bytes=most_bytes)
 
-    async def publish(self) -> None:
-        await to_thread.run_sync(self._publish)
+    async def publish(self) -> FileStat:
+        return await to_thread.run_sync(self._publish)
 
     async def discard(self) -> None:
         if self._directory is not None:
@@ -122,15 +124,16 @@ class LocalPartialFile:
         if self._directory is not None:
             await to_thread.run_sync(self._keep)
 
-    def _publish(self) -> None:
+    def _publish(self) -> FileStat:
         directory = self._open_directory()
         self._writer.flush()
         with writing(self._target):
-            settle(self._file)
+            published = settle(self._file)
             os.rename(self._file_name, self._name, src_dir_fd=self._holder, dst_dir_fd=directory)
             _remove_empty(partial_directory_name(self._name), directory)
             beneath.sync_open_directory(directory)
         self._close()
+        return published
 
     def _discard(self) -> None:
         directory = self._open_directory()
@@ -187,9 +190,8 @@ class LocalPartialFile:
 
 def find_partial(place: RootedPath) -> PartialStat | None:
     """See `FileSystem.find_partial`; raises OSError when nothing is there."""
-    directory, name = beneath.resolve_entry(place)
     with (
-        beneath.opened_directory(directory) as parent,
+        beneath.opened_entry(place) as (parent, name),
         _entered(parent, partial_directory_name(name)) as holder,
     ):
         for found in _names(holder):
@@ -202,9 +204,10 @@ def find_partial(place: RootedPath) -> PartialStat | None:
 
 def drop_partial(place: RootedPath) -> None:
     """See `FileSystem.drop_partial`; raises OSError when nothing is there."""
-    directory, name = beneath.resolve_entry(place)
-    hidden = partial_directory_name(name)
-    with beneath.opened_directory(directory) as parent, _entered(parent, hidden) as holder:
+    with (
+        beneath.opened_entry(place) as (parent, name),
+        _entered(parent, hidden := partial_directory_name(name)) as holder,
+    ):
         _lock(holder, place.path)
         for found in _names(holder):
             _unlink(found, holder)

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from anyio.lowlevel import checkpoint
 
 from ...domain.errors import FileUnwritable
-from ...domain.ports.filesystem import ByteSource
+from ...domain.file_names import TARGET_SIDECAR_SUFFIX, partial_directory_name
+from ...domain.ports.filesystem import ByteSource, FileKind, FileStat
 from .disk import Disk
 from .tree import FileNode
 
@@ -29,6 +30,8 @@ class InMemoryIncomingFile:
         self._hidden = hidden
         self._content = bytearray(content)
         self._digest = hashlib.sha256(content)
+        beside = (partial_directory_name(target.name), target.name + TARGET_SIDECAR_SUFFIX)
+        self.has_leftovers = any(disk.tree.at(target.with_name(name)) is not None for name in beside)
         self._node: FileNode | None = disk.tree.new_file(b"", mode)
         self._node.content = self._content
         disk.tree.attach(self._hidden, self._node)
@@ -54,7 +57,7 @@ class InMemoryIncomingFile:
             done += count
         return done
 
-    async def publish(self) -> None:
+    async def publish(self) -> FileStat:
         await checkpoint()
         node = self._open_node()
         if self._disk.tree.at(self._hidden) is not node:
@@ -64,6 +67,7 @@ class InMemoryIncomingFile:
         self._disk.tree.touch(node)
         self._disk.tree.attach(self._target, self._disk.tree.detach(self._hidden))
         self._end()
+        return FileStat(FileKind.FILE, len(node.content), node.modified_ns, node.inode)
 
     async def discard(self) -> None:
         await checkpoint()

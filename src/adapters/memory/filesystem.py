@@ -194,6 +194,10 @@ class InMemoryFileSystem:
         hidden = target.with_name(self._disk.hidden_name(target.name))
         return InMemoryIncomingFile(self._disk, place.path, target, hidden, mode, b"")
 
+    async def write_note(self, place: RootedPath, content: bytes, *, mode: int = 0o644) -> None:
+        self._disk.beneath(place)
+        await self.write(place.path, content, mode=mode)
+
     async def remove_file(self, place: RootedPath) -> None:
         await checkpoint()
         parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))

@@ -93,7 +93,7 @@ class LocalOutputFiles:
         if followed is None:
             return NewOutput(path, b"")
         async with self._reading:
-            found = await self._read([followed])
+            found = await self._read([followed]) if self._has_grown(followed) else ()
         if self._followed.get(path) is followed:
             del self._followed[path]
         return found[0] if found else NewOutput(path, b"")

@@ -102,10 +102,17 @@ class IncomingFile(Protocol):
             NoSpace, FileUnwritable: the bytes did not fit; discard.
         """
 
-    async def publish(self) -> None:
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether, when it was opened, there were parts of an earlier upload beside its place: a partial
+        file, or a Go worker's note of one.
+        """
+
+    async def publish(self) -> FileStat:
         """Make the file appear whole under its target name (fsync, rename, fsync of the directory).
 
-        An older file is replaced in the same step: a reader has the old or the new one, never a mix.
+        An older file is replaced in the same step: a reader has the old or the new one, never a mix. Returns
+        what the place names then.
 
         Raises:
             NoSpace, FileUnwritable: the target is as it was.
@@ -178,7 +185,8 @@ class FileSystem(Protocol):
 
     async def fingerprint(self, path: Path, *, files: tuple[str, ...], fresh: bool = False) -> Hashable:
         """A value that is another one after any change to the entries of directory `path`, or to what lies
-        under one of the names `files` in a directory among them.
+        under one of the names `files` in a directory among them. Hidden entries (a leading dot) need not
+        count: what is in the making stands there.
 
         Changes made through `write`, `remove_tree` and `replace_directory` show at once, those by others
         within a twentieth of a second, in which asking again costs nothing, or with `fresh` at once as
@@ -269,6 +277,14 @@ class FileSystem(Protocol):
         Raises:
             PathEscapes: a symlink leads out of the root.
             NoSpace, FileUnwritable: no file can be made there (a directory stands in the way).
+        """
+
+    async def write_note(self, place: RootedPath, content: bytes, *, mode: int = 0o644) -> None:
+        """Write a small file whole that can be made again: a power loss may leave it empty, never torn.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            NoSpace, FileUnwritable: the old file is untouched.
         """
 
     async def remove_file(self, place: RootedPath) -> None:
