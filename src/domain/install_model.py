@@ -4,6 +4,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import anyio
+
 from .download_file import DownloadFile
 from .errors import ArtifactUnavailable
 from .image_reference import names_image
@@ -41,6 +43,7 @@ class InstallModel:
     prefetched: PrefetchedFiles
     hugging_face: str = HUGGING_FACE
     ollama: str = OLLAMA_REGISTRY
+    cleanup_s: float = 30.0
 
     async def install(self, plan: ModelPlan) -> None:
         """Write what `plan` says: files in their order, templates, the model's YAML, and the record.
@@ -115,7 +118,8 @@ class InstallModel:
             await self.artifacts.fetch(uri, private)
             await self.filesystem.replace_directory(private, place.path)
         finally:
-            await self.filesystem.remove_tree(private)
+            with anyio.move_on_after(self.cleanup_s, shield=True):  # also when we are cancelled
+                await self.filesystem.remove_tree(private)
 
     async def _write(self, path: PurePosixPath, content: bytes) -> None:
         file = await self.filesystem.open_incoming(RootedPath(self.models_path, path))
@@ -123,4 +127,5 @@ class InstallModel:
             await file.write(content)
             await file.publish()
         finally:
-            await file.discard()
+            with anyio.move_on_after(self.cleanup_s, shield=True):
+                await file.discard()

@@ -313,6 +313,16 @@ async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Nod
     assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "pack.gguf/weights.bin"]
 
 
+async def test_an_image_that_is_cut_short_leaves_nothing(node: Node) -> None:
+    uri = "oci://quay.io/x/y:1"
+    node.artifacts.trees[uri] = {"weights.bin": b"w"}
+    node.artifacts.delay_s = 10
+    node.list_models(model("a", uri, "pack"))
+    with anyio.move_on_after(5):
+        await node.prefetch("a")
+    assert node.files == []
+
+
 async def test_a_model_of_ollama_comes_with_its_hash(node: Node) -> None:
     """G-2.5.4, M-4.3.7."""
     digest = hashlib.sha256(b"weights").hexdigest()
