@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from anyio import move_on_after
 
 from .backend import ReplicaKey
 from .backend_files import BackendFiles, backend_files
@@ -31,6 +33,20 @@ class SystemBackend(WorkerError):
 
 
 @dataclass(eq=False)
+class BackendBusy(WorkerError):
+    """An install or upgrade of the backend is under way and takes longer than a deletion may wait."""
+
+    name: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"backend {go_quote(self.name)} is being installed or upgraded; waited {self.waited_s:g} s, "
+            "try again when that is over"
+        )
+
+
+@dataclass(eq=False)
 class DeletionFailed(WorkerError):
     """A backend is not, or not wholly, deleted; the processes `stopped` are dead all the same."""
 
@@ -43,12 +59,17 @@ class DeletionFailed(WorkerError):
 
 @dataclass
 class DeleteBackend:
-    """Removes backends from this node. `locks` are those of `InstallBackends`, by backend directory."""
+    """Removes backends from this node. `locks` are those of `InstallBackends`, by backend directory.
+
+    The frontend waits two minutes for its answer: an install under way is waited for `wait_s` seconds, and
+    a stop ladder has room behind that.
+    """
 
     filesystem: FileSystem
     installed: InstalledBackends
     supervisor: Supervisor
     locks: KeyedLocks[Path]
+    wait_s: float = 90.0
 
     async def delete(self, name: str) -> tuple[ReplicaKey, ...]:
         """Stop every process of the backend `name`, delete its files, and return what was stopped.
@@ -58,12 +79,16 @@ class DeleteBackend:
 
         Raises:
             EmptyBackendName, UnsafeBackendName, SystemBackend, FileUnreadable: nothing was touched.
-            DeletionFailed: a process could not be stopped, and no file was touched; or a file could not
-                be removed.
+            DeletionFailed: an install does not end, or a process could not be stopped, and no file was
+                touched; or a file could not be removed.
         """
         if not name:
             raise EmptyBackendName
-        async with self._held(name) as files:
+        async with AsyncExitStack() as held:
+            with move_on_after(self.wait_s) as waiting:
+                files = await held.enter_async_context(self._held(name))
+            if waiting.cancelled_caught:
+                raise DeletionFailed(BackendBusy(name, self.wait_s), ())
             if files.is_system:
                 raise SystemBackend(name)
             keys = self.supervisor.table.keys_from(files.names, files.doomed)

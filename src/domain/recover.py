@@ -56,6 +56,9 @@ class RecoverBackends:
             for record in await self.journal.read():
                 tasks.start_soon(self._settle, record, recovered)
         await self._sweep(recovered)
+        if recovered.orphans:
+            # Their ports are in no journal, and the frontend's rows may still name them (D7).
+            await anyio.sleep(self.ports.rest_s)
         if recovered.adopted:
             await self.custody.keep_watch()
         if recovered:

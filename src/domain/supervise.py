@@ -312,6 +312,20 @@ class Supervisor:
             return str(error)
         return ""
 
+    def _forget_rested(self, pid: int) -> None:
+        """Drop the journal's record once the port has rested: a worker that comes before lets it rest too."""
+        if self.journal is not None and self._tasks is not None:
+            self._tasks.start_soon(self._forget_later, self.journal, pid)
+
+    async def _forget_later(self, journal: ProcessJournal, pid: int) -> None:
+        try:
+            await anyio.sleep(self.ports.rest_s)
+        finally:  # a worker that goes in good order leaves no records
+            spawned = (entry.spawned for entry in self.table.entries.values())
+            if all(launched is None or launched.process.pid != pid for launched in spawned):
+                with anyio.CancelScope(shield=True):
+                    await journal.forget(pid)
+
     async def _end(self, entry: Entry, ladder: StopLadder) -> None:
         """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
         try:
@@ -319,8 +333,7 @@ class Supervisor:
                 await ladder.descend(entry.key, entry.spawned.process)
                 await self.strays.end(entry.key, entry.spawned.mark, ladder)
                 await self.starter.ended(entry.spawned)
-                if self.journal is not None:
-                    await self.journal.forget(entry.spawned.process.pid)
+                self._forget_rested(entry.spawned.process.pid)
                 log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
         except WorkerError as error:
             # It lives: entry and port stay taken, and a later stop may try again.

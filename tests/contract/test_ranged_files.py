@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
-from localai_worker.adapters.filesystem import assembled, preallocate
+from localai_worker.adapters.filesystem import assembled, assembly_note, preallocate
 from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
@@ -270,12 +270,12 @@ async def test_after_a_power_cut_only_what_was_synced_counts(
     cut = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     cut.write_at(0, view(b"abcdef"))
     os.close(cut._file)
-    monkeypatch.setattr(assembled, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(assembly_note, "boot_id", lambda: "another boot")
     assert await LocalRangedFiles().kept(place) is None
     kept = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     kept.write_at(0, view(b"abc"))
     await kept.keep()
-    monkeypatch.setattr(assembled, "boot_id", lambda: "a third boot")
+    monkeypatch.setattr(assembly_note, "boot_id", lambda: "a third boot")
     assert await LocalRangedFiles().kept(place) == "v1"
     os.close(cut._directory)
 

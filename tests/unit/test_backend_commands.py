@@ -510,3 +510,20 @@ async def test_a_malformed_delete_is_answered_and_has_no_effect(node: MemoryNode
     assert reply["error"].startswith("invalid request: ")
     assert node.keys == ["qwen#0"]
     assert node.directories == ["llama-cpp"]
+
+
+async def test_a_delete_answers_while_the_frontend_still_listens_though_an_install_goes_on(
+    node: MemoryNode,
+) -> None:
+    """The frontend waits two minutes; a download may take longer."""
+    node.offer("slow")
+    node.parts.artifacts().delay_s = 600
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.install, "slow", "qwen")
+        await anyio.sleep(1)
+        reply = await node.ask(
+            node.subjects.delete, BackendDeleteRequest(backend="slow"), BackendDeleteReply, timeout_s=120
+        )
+        assert not reply.success
+        assert 'backend "slow" is being installed or upgraded; waited 90 s' in reply.error
+        tasks.cancel_scope.cancel()

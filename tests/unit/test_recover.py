@@ -197,8 +197,38 @@ async def test_an_adopted_backend_is_stopped_like_any_other(node: Node) -> None:
         assert stopped is not None
         assert stopped.freed
         assert not node.machine.running
-        assert await node.record_names() == []
-        assert (await life.start(PHI)).port != before.port, "the port rests (S-W31)"
+        after = await life.start(PHI)
+        assert after.port != before.port, "the port rests (S-W31)"
+        await anyio.sleep(15)
+        assert await node.record_names() == [f"{after.pid}.json"]
+
+
+async def test_a_port_goes_on_resting_when_the_worker_is_killed(node: Node) -> None:
+    """S-W31: the record stays while the port rests, so the next worker knows of it.
+
+    A worker that resumes does not register, and the frontend's row may still name the port.
+    """
+    async with node.worker() as life:
+        before = await life.start(QWEN)
+        await life.supervisor.stop(QWEN)
+        (record,) = await node.journal.read()
+    assert await node.record_names() == [], "a worker that goes in good order leaves none"
+    await node.journal.keep(record)  # as one that was killed
+    async with node.worker() as life:
+        assert (await life.start(PHI)).port != before.port
+
+
+async def test_after_an_orphan_no_port_is_given_out_before_it_has_rested(node: Node) -> None:
+    """Which port it had is in no journal."""
+    async with node.worker() as life:
+        broken = await life.start(QWEN)
+    node.filesystem.put(node.journal.directory / f"{broken.pid}.json", b"")
+    async with node.worker() as life:
+        assert life.recovered.orphans == [broken.pid]
+        gone_s = node.process(broken.pid).gone_s
+        assert gone_s is not None
+        await life.start(PHI)
+        assert node.machine.processes[-1].started_s - gone_s >= 15
 
 
 async def test_the_death_of_an_adopted_backend_is_noticed_though_nobody_knows_how(
@@ -211,6 +241,7 @@ async def test_the_death_of_an_adopted_backend_is_noticed_though_nobody_knows_ho
         node.process(before.pid).end(ProcessExit(code=3))
         await anyio.sleep(1)
         assert life.supervisor.replicas == ()
+        await anyio.sleep(15)  # the record stays while the port rests
         assert await node.record_names() == []
     assert "backend died: replica=qwen#0" in caplog.text
     assert "exit code unknown" in caplog.text

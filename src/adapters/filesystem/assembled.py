@@ -7,13 +7,11 @@ keep in step. Publishing cuts the note off.
 import errno
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import secrets
 import stat
 import threading
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,66 +24,18 @@ from ...domain.errors import FileUnreadable, FileUnwritable
 from ...domain.file_names import private_name
 from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
 from ...domain.ports.ranged_files import Algorithm
-from . import beneath
+from . import assembly_note, beneath
+from .assembly_note import NOTE_BYTES, Note
 from .failures import means_absent, reading, writing
 from .preallocate import take_room
+from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES, LocalSourceFile
 
 log = logging.getLogger(__name__)
 
-NOTE_BYTES = 8192  # room for a long ETag and the gaps of some hundred ranges
 NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
 FILE_MODE = 0o666  # less the umask, as Go's os.Create has it
-_READ_BYTES = 1024 * 1024
-_HASH_STEP_BYTES = 64 * _READ_BYTES  # some 100 ms: how long a cancellation may wait
 _DISK_THREADS = 4
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _waiting_for_disk: RunVar[CapacityLimiter] = RunVar("waiting for the disk")
-_HASHES = {"md5": hashlib.md5, "sha256": hashlib.sha256}
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What of which version is there. `boot` empty: it survives a power cut, else only within that boot."""
-
-    version: str
-    size_bytes: int
-    boot: str
-    spans: ByteSpans
-
-    def to_bytes(self) -> bytes:
-        """The last `NOTE_BYTES` of the file."""
-        spans = [(span.start, span.stop) for span in self.spans]
-        while True:
-            text = json.dumps([self.version, self.size_bytes, self.boot, spans]).encode()
-            if len(text) + 8 <= NOTE_BYTES or not spans:
-                break
-            spans = spans[: len(spans) // 2]
-        return (zlib.crc32(text).to_bytes(4, "big") + len(text).to_bytes(4, "big") + text).ljust(
-            NOTE_BYTES, b"\0"
-        )
-
-    @classmethod
-    def read(cls, descriptor: int) -> "Note | None":
-        """The note at the end of an open file; None when there is none that can be trusted."""
-        size_bytes = os.fstat(descriptor).st_size - NOTE_BYTES
-        if size_bytes < 0:
-            return None
-        content = os.pread(descriptor, NOTE_BYTES, size_bytes)
-        text = content[8 : 8 + int.from_bytes(content[4:8], "big")]
-        if not text or zlib.crc32(text) != int.from_bytes(content[:4], "big"):
-            return None
-        version, noted_bytes, boot, spans = json.loads(text)
-        if noted_bytes != size_bytes or boot not in {"", boot_id()}:
-            return None
-        return cls(version, size_bytes, boot, ByteSpans.of(ByteSpan(*span) for span in spans))
-
-
-def boot_id() -> str:
-    """This boot of the machine; `-` where nobody can tell."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return "-"
 
 
 @dataclass
@@ -158,10 +108,10 @@ class LocalAssembledFile:
                 return
             self._state.noted_bytes = total
             with writing(self._target):
-                self._write_note(boot_id())
+                self._write_note(assembly_note.boot_id())
 
     async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
-        hashed = _HASHES[algorithm](usedforsecurity=False)
+        hashed = HASHES[algorithm](usedforsecurity=False)
         at = span.start
         while at < span.stop:
             at = await to_thread.run_sync(self._hash_from, at, span.stop, hashed, limiter=self._hashing)
@@ -176,10 +126,10 @@ class LocalAssembledFile:
                     raise FileUnreadable(self._target, f"it was given up before byte {start} came")
                 self._state.changed.wait(0.2)
                 return start
-        at, stop = start, min(reach, stop, start + _HASH_STEP_BYTES)
+        at, stop = start, min(reach, stop, start + HASH_STEP_BYTES)
         with reading(self._target):
             while at < stop:
-                chunk = os.pread(self._file, min(_READ_BYTES, stop - at), at)
+                chunk = os.pread(self._file, min(READ_BYTES, stop - at), at)
                 hashed.update(chunk)
                 at += len(chunk)
         return at
@@ -263,40 +213,6 @@ def _disk_threads() -> CapacityLimiter:
         limiter = CapacityLimiter(_DISK_THREADS)
         _waiting_for_disk.set(limiter)
         return limiter
-
-
-class LocalSourceFile:
-    """A `SourceFile` read through a descriptor."""
-
-    def __init__(self, place: RootedPath) -> None:
-        self._path = place.path
-        self._file: int | None = beneath.open_regular(beneath.resolve(place))
-        self.size_bytes = os.fstat(self._file).st_size
-
-    def read_at(self, offset: int, size_bytes: int) -> bytes:
-        if self._file is None:
-            raise FileUnreadable(self._path, "it was closed")
-        size_bytes = min(size_bytes, self.size_bytes - offset)
-        with reading(self._path):
-            content = os.pread(self._file, size_bytes, offset)
-        if len(content) < size_bytes:
-            raise FileUnreadable(self._path, f"it became shorter than {self.size_bytes} bytes")
-        return content
-
-    async def digest(self, algorithm: Algorithm, span: ByteSpan) -> bytes:
-        hashed = _HASHES[algorithm](usedforsecurity=False)
-        for start in range(span.start, span.stop, _HASH_STEP_BYTES):
-            await to_thread.run_sync(self._hash, start, min(start + _HASH_STEP_BYTES, span.stop), hashed)
-        return hashed.digest()
-
-    def _hash(self, start: int, stop: int, hashed: "hashlib._Hash") -> None:
-        for at in range(start, stop, _READ_BYTES):
-            hashed.update(self.read_at(at, min(_READ_BYTES, stop - at)))
-
-    async def close(self) -> None:
-        if self._file is not None:
-            descriptor, self._file = self._file, None
-            os.close(descriptor)
 
 
 class LocalRangedFiles:

@@ -8,6 +8,8 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cache
 from typing import Any, Protocol, TypeVar, cast
 
 from ....adapters.memory.bus import InMemorySubscription
@@ -159,6 +161,25 @@ class Fence:
             yield chunk
 
 
+class _Kind(Enum):
+    """What an attribute of a port is."""
+
+    COROUTINE = auto()
+    STREAM = auto()
+    METHOD = auto()
+    VALUE = auto()  # a property may differ the next time
+
+
+@cache
+def _kind_of(port: type, name: str) -> _Kind:
+    value = getattr(port, name, None)
+    if inspect.iscoroutinefunction(value):
+        return _Kind.COROUTINE
+    if inspect.isasyncgenfunction(value):
+        return _Kind.STREAM
+    return _Kind.METHOD if inspect.isfunction(value) else _Kind.VALUE
+
+
 def behind(port: Port) -> Port:
     """What is behind the fence, for those who look at a worker without being it."""
     return cast(Port, port._port) if isinstance(port, _Guarded) else port  # noqa: SLF001
@@ -196,15 +217,16 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._port, name)
-        if inspect.iscoroutinefunction(value):
+        kind = _kind_of(cast(Any, type(self._port)), name)
+        if kind is _Kind.COROUTINE:
             value = self._fence.asynchronous(self._role, name, value)
-        elif inspect.isasyncgenfunction(value):
+        elif kind is _Kind.STREAM:
             chunks, fence = value, self._fence
             value = lambda *args: fence.stream(chunks(*args))  # noqa: E731
-        elif inspect.ismethod(value):
+        elif kind is _Kind.METHOD:
             value = self._fence.immediate(self._role, name, value)
         else:
-            return value  # a property may differ the next time
+            return value
         self.__dict__[name] = value
         return value
 

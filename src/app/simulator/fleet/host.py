@@ -139,7 +139,9 @@ class Host:
         """What the next process does."""
         backend = FakeBackend(hangs=frozenset({"free"}) if self.hangs_in_free else frozenset())
         program = FakeProgram(
-            backend=backend, listens_after_s=0.1 + 3 * self.random.random() ** 6, term_s=self.random.random()
+            backend=backend,
+            listens_after_s=0.02 + 5 * self.random.random() ** 12,
+            term_s=self.random.random(),
         )
         if self.starts_slowly:
             program = replace(program, listens_after_s=self.random.uniform(15, 60))
