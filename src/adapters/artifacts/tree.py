@@ -19,6 +19,7 @@ from .filing import unwritable
 _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LATEST_MTIME_S = 2**33  # year 2242; what lies beyond is a broken header
 _KNOWN_PARENTS = 4096
+_NO_NAMES = frozenset({"", ".", ".."})
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +63,7 @@ class TreeBuilder:
     _layer: int = 0
     _from_this_layer: set[Path] = field(default_factory=set)  # and their parents; empty for the first
     _directory_times: dict[Path, float] = field(default_factory=dict)
-    _parents: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    _parents: dict[str, Path] = field(default_factory=dict)  # by the text in front of the last slash
 
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
@@ -155,7 +156,11 @@ class TreeBuilder:
             raise self._unplaceable(name, error) from error
 
     def _locate(self, name: str) -> Path:
-        """Where `name` lies, its parents created and resolved, itself not resolved."""
+        """Where `name` lies, its parents created and resolved, itself not resolved; `root` for no name."""
+        above, _, last = name.rpartition("/")
+        parent = self._parents.get(above)
+        if parent is not None and last not in _NO_NAMES and "\0" not in last:
+            return parent / last
         parts = tuple(part for part in name.split("/") if part not in {"", "."})
         if "\0" in name:
             raise self._invalid(name, "a name with a NUL byte")
@@ -163,12 +168,11 @@ class TreeBuilder:
             raise self._invalid(name, "a name that leaves the artifact")
         if not parts:
             return self.root
-        parent = self._parents.get(parts[:-1])
-        if parent is None:
-            parent = self._resolve_directory(parts[:-1], name)
+        parent = self._resolve_directory(parts[:-1], name)
+        if last == parts[-1]:
             if len(self._parents) >= _KNOWN_PARENTS:
                 self._parents.clear()
-            self._parents[parts[:-1]] = parent
+            self._parents[above] = parent
         return parent / parts[-1]
 
     def _resolve_directory(self, parts: Sequence[str], name: str) -> Path:
@@ -213,7 +217,7 @@ class TreeBuilder:
 
     def _create(self, path: Path, create: Callable[[], Created]) -> Created:
         """Run `create`, which fails if something has the name already, and then again without that."""
-        if path == self.root:
+        if path is self.root:
             raise ArtifactInvalid(self.uri, "an entry that is no directory stands for the whole tree")
         try:
             return create()
