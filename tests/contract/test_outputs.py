@@ -187,6 +187,21 @@ async def test_pruning_removes_what_was_written_longest_ago_and_nothing_followed
     await stage.files.prune(path.parent / "missing", keep=(), limit_bytes=0)
 
 
+async def test_a_full_file_that_cannot_be_kept_is_emptied_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = LocalOutputFiles(limit_bytes=10)
+    path = tmp_path / "out"
+    path.touch()
+    (full_part(path) / "in the way").mkdir(parents=True)
+    files.follow(path, replay_bytes=0)
+    path.write_bytes(b"0123456789")
+    with anyio.fail_after(10):
+        assert await files.news() == (NewOutput(path, b"0123456789"),)
+    assert path.read_bytes() == b""
+    assert f"full output is not kept: path={path}" in caplog.text
+
+
 async def test_a_file_that_cannot_be_read_is_given_up_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -150,6 +150,7 @@ class RequestBody:
             chunk, self._buffered = self._buffered, b""
             self._received_bytes += len(chunk)
             await upload.write(chunk)
+        source.begin_step()
         try:
             count = await upload.fill(source, most_bytes=STEP_BYTES)
         except ConnectionEnded as error:
@@ -159,6 +160,7 @@ class RequestBody:
 
     async def _drain_step(self, source: SocketSource) -> None:
         buffer = memoryview(bytearray(1024 * 1024))
+        source.begin_step()
         try:
             count = await to_thread.run_sync(source.readinto, buffer)
         except ConnectionEnded as error:

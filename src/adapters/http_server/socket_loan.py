@@ -11,6 +11,7 @@ import os
 import select
 import socket
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Protocol
 
 import anyio
@@ -24,7 +25,8 @@ EXTENSION = "localai_worker.socket"
 
 PATIENCE_MS = 50  # a client at full speed needs 1; on a machine under load it needs its turn first
 WAKE_BYTES = 512 * 1024
-STEP_BYTES = 16 * 1024 * 1024  # some 15 ms: how long a cancellation may wait
+STEP_S = 0.25  # how long a thread goes on, and a cancellation may wait
+STEP_BYTES = 1 << 30  # more than a step moves
 THREADS = 64  # that send; a step is short, so that more transfers than that take turns
 
 _limiter = RunVar[CapacityLimiter]("localai_worker_sending_threads")
@@ -76,7 +78,12 @@ class SocketSource:
         self._polled = select.poll()
         self._polled.register(self._socket, select.POLLIN)
         self._low_water = 1
+        self._until_s = 0.0
         self.left_bytes = left_bytes
+
+    def begin_step(self) -> None:
+        """From now on what comes is given for `STEP_S`; then there is a pause."""
+        self._until_s = monotonic() + STEP_S
 
     def readinto(self, buffer: memoryview) -> int | None:
         """As `ByteSource.readinto`; never more than what is left.
@@ -87,6 +94,8 @@ class SocketSource:
         wanted = buffer[: self.left_bytes]
         if not wanted:
             return 0
+        if monotonic() > self._until_s:
+            return None
         try:
             self._wake_at(min(len(wanted), WAKE_BYTES))
             self._polled.poll(PATIENCE_MS)
@@ -127,7 +136,7 @@ async def send_file(connection: int, file: int, start: int, count: int, *, idle_
             step = min(STEP_BYTES, end - start)
             sent = await to_thread.run_sync(_send_step, descriptor, file, start, step, limiter=_threads())
             start += sent
-            if sent < step:
+            if not sent:
                 with anyio.fail_after(idle_s):
                     await anyio.wait_writable(descriptor)
     finally:
@@ -138,8 +147,8 @@ def _send_step(connection: int, file: int, start: int, count: int) -> int:
     """Send up to `count` bytes, until the socket is full for a while; how many."""
     writable = select.poll()
     writable.register(connection, select.POLLOUT)
-    done = 0
-    while done < count:
+    done, until_s = 0, monotonic() + STEP_S
+    while done < count and monotonic() < until_s:
         try:
             sent = os.sendfile(connection, file, start + done, count - done)
         except BlockingIOError:

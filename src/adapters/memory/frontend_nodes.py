@@ -105,6 +105,8 @@ class NodeRow:
                 setattr(self, name, value)
 
     def _within_budget(self, available_vram: int) -> int:
+        if not self.vram_budget:
+            return available_vram
         try:
             budget = parse_vram_budget(self.vram_budget)
         except WrongVramBudget:

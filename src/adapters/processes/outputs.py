@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -47,13 +48,18 @@ class _Followed:
         return new
 
     def _move_aside(self, file: FileIO) -> None:
-        copied = file.seek(0)
-        with full_part(self.path).open("wb") as copy:
-            while chunk := file.read(_COPY_BYTES):
-                copy.write(chunk)
-                copied += len(chunk)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        try:
+            with full_part(self.path).open("wb") as copy:
+                while chunk := file.read(_COPY_BYTES):
+                    copy.write(chunk)
+        except OSError as error:  # a full disk above all: it is emptied all the more
+            log.warning("full output is not kept: path=%s error=%s", self.path, error)
+            with suppress(OSError):
+                full_part(self.path).unlink(missing_ok=True)
         file.truncate(0)
-        self.unread, self.offset = copied - self.offset, 0
+        self.unread, self.offset = max(0, size - self.offset), 0
 
 
 @dataclass
@@ -132,16 +138,20 @@ def _size(path: Path) -> int:
 
 
 def _prune(directory: Path, keep: Collection[Path], limit_bytes: int) -> None:
+    taken, files = 0, []
     try:
-        files = [path for path in directory.iterdir() if path.is_file()]
+        for path in directory.iterdir():
+            status = path.stat()
+            taken += status.st_size
+            files.append((status.st_mtime_ns, status.st_size, path))
+        for _, size, path in sorted(files):
+            if taken <= limit_bytes:
+                return
+            if path not in keep and path.is_file():
+                path.unlink()
+                taken -= size
+                log.info("old output removed: path=%s size_bytes=%d", path, size)
     except FileNotFoundError:
-        return
-    sizes = {path: path.stat() for path in files}
-    taken = sum(stat.st_size for stat in sizes.values())
-    for path in sorted(sizes, key=lambda each: sizes[each].st_mtime_ns):
-        if taken <= limit_bytes:
-            return
-        if path not in keep:
-            path.unlink(missing_ok=True)
-            taken -= sizes[path].st_size
-            log.info("old output removed: path=%s size_bytes=%d", path, sizes[path].st_size)
+        return  # no directory yet, or somebody else cleans up
+    except OSError as error:
+        log.warning("old output cannot be removed: directory=%s error=%s", directory, error)
