@@ -492,3 +492,72 @@ def test_no_damage_makes_it_fail_otherwise_than_foreseen(
     with suppress(WorkerError):
         arena.unpack(bytes(damaged))
     assert arena.nothing_got_out()
+
+
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system like CIFS, which refuses links of both kinds."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    monkeypatch.setattr(os, "link", refuse)
+
+
+LINKED = [
+    symlink("first", "second"),
+    symlink("second", "lib/real"),
+    symlink("dir", "lib"),
+    entry("lib/real", b"content", mode=0o755),
+    hardlink("hard", "lib/real"),
+]
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_file_system_without_links_gets_copies(arena: Arena) -> None:
+    """G-F12: a CIFS volume takes backends too."""
+    arena.unpack(tar(LINKED))
+    assert arena.names() == {"first", "second", "dir", "dir/real", "lib", "lib/real", "hard"}
+    assert not any(path.is_symlink() for path in arena.root.rglob("*"))
+    assert (arena.root / "first").read_bytes() == (arena.root / "hard").read_bytes() == b"content"
+    assert stat.S_IMODE((arena.root / "first").stat().st_mode) == 0o755
+
+
+@pytest.mark.usefixtures("no_links")
+def test_links_out_or_nowhere_or_in_circles_are_left_out_of_the_copies(
+    arena: Arena, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G-F12."""
+    links = {
+        "out": f"{OUT}/secret",
+        "abs": "/etc/passwd",
+        "nowhere": "missing",
+        "a": "b",
+        "b": "a",
+        "top": ".",
+    }
+    arena.unpack(tar([entry("run.sh", b"1"), *(symlink(*link) for link in links.items())]))
+    assert arena.names() == {"run.sh"}
+    assert caplog.text.count("link left out") == len(links)
+    assert arena.nothing_got_out()
+
+
+@pytest.mark.usefixtures("no_links")
+def test_copies_count_against_the_limits(arena: Arena) -> None:
+    """G-F12, G-W6: links to links to directories would grow without end."""
+    entries = [entry("d0/f", bytes(1000))]
+    for number in range(1, 20):
+        entries += [symlink(f"d{number}/{side}", f"../d{number - 1}") for side in ("a", "b")]
+    with pytest.raises(ArtifactInvalid, match="unpacks to more than"):
+        arena.unpack(tar(entries), limits=TreeLimits(total_bytes=200_000))
+
+
+@pytest.mark.usefixtures("no_links")
+def test_a_link_that_a_later_layer_hides_or_replaces_is_not_copied(arena: Arena) -> None:
+    arena.unpack(
+        tar([entry("real", b"1"), symlink("gone", "real"), symlink("file", "real")]),
+        tar([entry(".wh.gone"), entry("file", b"2")]),
+    )
+    assert arena.names() == {"real", "file"}
+    assert (arena.root / "file").read_bytes() == b"2"

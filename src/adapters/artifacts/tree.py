@@ -15,6 +15,7 @@ from typing import TypeVar
 from ...domain.errors import ArtifactInvalid, FileUnwritable
 from .blobs.room import Room
 from .filing import unwritable
+from .link_copies import LinkCopies, is_refused
 
 _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LATEST_MTIME_S = 2**33  # year 2242; what lies beyond is a broken header
@@ -44,7 +45,8 @@ class TreeBuilder:
     Names are looked up as if `root` were the root directory: a leading slash is dropped, and a
     symlink on the way to a parent is followed inside `root`, even one whose text is absolute or
     climbs. A name that itself contains `..` is refused. Symlinks keep their text, whatever it is (Python
-    environments need absolute ones); nothing is written, linked or touched through one that leads out.
+    environments need absolute ones); nothing is written, linked or touched through one that leads out. On
+    a file system without links, copies take their place.
 
     Of a mode only the nine permission bits count, and directories stay usable by their owner, so that
     the tree can be replaced later. Extended attributes are not taken over.
@@ -67,6 +69,7 @@ class TreeBuilder:
 
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
+        self._copies = LinkCopies(self.root, self._count_copy)
 
     def begin_layer(self) -> None:
         """What `hide` and `hide_children` remove from now on is what lies there at this moment."""
@@ -105,7 +108,14 @@ class TreeBuilder:
         with self._placing(name) as path:
             if not target or "\0" in target:
                 raise self._invalid(name, "a symlink without a target")
-            self._create(path, lambda: path.symlink_to(target))
+            try:
+                self._create(path, lambda: path.symlink_to(target))
+            except OSError as error:
+                if not is_refused(error):
+                    raise
+                self._remove(path)
+                self._copies.note(path, target)
+                return
             _set_mtime(path, mtime_s)
             self._claim(path)
 
@@ -117,7 +127,13 @@ class TreeBuilder:
                 raise self._invalid(name, f"a hard link to {target!r}, which is no file of this artifact")
             if source == path:
                 return
-            self._create(path, lambda: os.link(source, path, follow_symlinks=False))
+            try:
+                self._create(path, lambda: os.link(source, path, follow_symlinks=False))
+            except OSError as error:
+                if not is_refused(error):
+                    raise
+                self._count_bytes(source.lstat().st_size)
+                self._create(path, lambda: shutil.copy2(source, path, follow_symlinks=False))
             self._claim(path)
 
     def hide(self, name: str) -> None:
@@ -133,7 +149,9 @@ class TreeBuilder:
                     self._hide(child)
 
     def finish(self) -> None:
-        """Restore the times of directories; call it once, after the last entry."""
+        """Copy what cannot be linked, and restore the times of directories; call it once, at the end."""
+        with self._refusals("a copy in place of a link"):
+            self._copies.settle()
         for path, mtime_s in self._directory_times.items():
             with self._refusals(str(path.relative_to(self.root))):
                 # A later entry may have put something else in its place, or a link above it.
@@ -226,6 +244,7 @@ class TreeBuilder:
             return create()
 
     def _remove(self, path: Path) -> None:
+        self._copies.forget(path)
         if _is_directory(path):
             self._parents.clear()
             shutil.rmtree(path)
@@ -237,6 +256,7 @@ class TreeBuilder:
     def _hide(self, path: Path) -> None:
         if self._layer <= 1 or path == self.root:
             return
+        self._copies.forget(path)
         if path not in self._from_this_layer:
             self._remove(path)
         elif _is_directory(path):
@@ -250,6 +270,10 @@ class TreeBuilder:
         while path != self.root and path not in self._from_this_layer:
             self._from_this_layer.add(path)
             path = path.parent
+
+    def _count_copy(self, size_bytes: int) -> None:
+        self._placing("")  # an entry of its own, so that copies of copies end
+        self._count_bytes(size_bytes)
 
     def _count_bytes(self, size_bytes: int) -> None:
         self.size_bytes += size_bytes

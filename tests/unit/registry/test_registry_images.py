@@ -61,6 +61,7 @@ async def test_a_layer_that_occurs_twice_is_fetched_once_and_applied_twice(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
     """G-2.6.10, G-F11."""
+    """G-F11: nothing is read from the registry twice."""
     first, gone = zipped(layer(run_sh=b"1")), zipped(tar([entry(".wh.run.sh")]))
     fetched = await registry_images(tmp_path).fetch(own.pushed.push(Image([first, gone, first])), into)
     assert (into / "run.sh").exists()
@@ -94,6 +95,13 @@ async def test_a_child_without_a_platform_counts_as_linux_amd64(
     await registry_images(tmp_path).fetch(uri, into)
     with pytest.raises(ArtifactInvalid, match="no image for linux/arm64; it has linux/amd64"):
         await registry_images(tmp_path, platform="linux/arm64").fetch(uri, into)
+
+
+async def test_a_directory_with_a_dot_in_its_name_is_a_directory(own: OwnRegistry, tmp_path: Path) -> None:
+    """G-F8."""
+    (tmp_path / "tool.v1.2").mkdir()
+    await registry_images(tmp_path).fetch(own.pushed.push(SMALL), tmp_path / "tool.v1.2")
+    assert (tmp_path / "tool.v1.2/run.sh").exists()
 
 
 async def test_an_image_by_its_digest_needs_no_tag(own: OwnRegistry, tmp_path: Path, into: Path) -> None:
