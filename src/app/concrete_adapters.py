@@ -1,4 +1,4 @@
-"""The one module that names concrete adapters, each imported only when it is built."""
+"""The concrete adapters around a worker, each imported only when it is built."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
