@@ -12,6 +12,7 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _MARK = "<!-- tables below are written by `make bench` -->"
 BENCHMARKS = (
     "commands",
+    "fleet",
     "footprint",
     "galleries",
     "install",

@@ -160,6 +160,11 @@ def test_a_plan_that_cannot_be_played_is_refused(options: dict[str, Any], compla
     assert complaint in str(caught.value)
 
 
+def test_wrong_options_are_no_violation() -> None:
+    """Exit code 1 is for invariants that do not hold."""
+    command("simulate", "fleet", "--faults", "gremlins", expected=2)
+
+
 def test_a_schedule_leaves_a_quiet_end() -> None:
     case = schedule(FleetPlan(nodes=20, hours=2, faults="storm"))
     assert len(case.faults) > 50

@@ -1,5 +1,6 @@
 """`localai-worker simulate fleet` and `simulate replay`, beside the frontend's commands."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def fleet(
         )
         return run_fleet(plan, seeds, jobs, Wanted(as_json=as_json, report=report, replay_file=replay_file))
 
-    raise typer.Exit(exit_code(work))
+    raise typer.Exit(_exit_code(work))
 
 
 @simulate.command()
@@ -72,4 +73,18 @@ def replay(
 
         return run_replay(file, Wanted(as_json=as_json, report=report))
 
-    raise typer.Exit(exit_code(work))
+    raise typer.Exit(_exit_code(work))
+
+
+def _exit_code(work: Callable[[], int]) -> int:
+    """As `exit_code`, but 2 for a plan that cannot be played: 1 says that an invariant did not hold."""
+    from .fleet.plan import WrongPlan
+
+    def planned() -> int:
+        try:
+            return work()
+        except WrongPlan as error:
+            typer.echo(f"localai-worker: {error}", err=True)
+            return 2
+
+    return exit_code(planned)
