@@ -51,9 +51,11 @@ async def fetch(uri: str, top: Path, connections: int) -> dict[str, float]:
         watching.start_soon(watch)
         fetched = await source.fetch(uri, private)
         watching.cancel_scope.cancel()
+    fetched_s = time.monotonic()
     await filesystem.replace_directory(private, target)
     return {
         "seconds": time.monotonic() - started_s,
+        "fetch_seconds": fetched_s - started_s,
         "downloaded_bytes": fetched.downloaded_bytes,
         "size_bytes": fetched.size_bytes,
         "growth_mib": (peak_bytes - before_bytes) / MIB,

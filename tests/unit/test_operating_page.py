@@ -58,7 +58,10 @@ def test_no_setting_is_without_effect() -> None:
 def used_settings() -> set[str]:
     """Fields of the settings that the parts of a worker are built from."""
     used = set()
-    modules = ("artifact_parts", "container", "memory_container", "model_parts", "startup", "storage")
+    modules = (
+        *("artifact_parts", "concrete_adapters", "container", "memory_container", "model_parts"),
+        *("part_settings", "startup", "storage"),
+    )
     for module in modules:
         tree = parsed(ROOT / "src" / "app" / f"{module}.py")
         for node in ast.walk(tree):
