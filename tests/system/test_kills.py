@@ -171,7 +171,7 @@ async def node(cluster: LocalCluster) -> AsyncIterator[Node]:
 @pytest.mark.parametrize(
     ("kills", "backends"),
     [
-        pytest.param(3, 2, id="small"),
+        pytest.param(2, 2, id="small"),
         pytest.param(50, 5, id="full", marks=[pytest.mark.large, pytest.mark.timeout(1800)]),
     ],
 )

@@ -1,5 +1,6 @@
 """`localai-worker demo`: the story once, and nothing left behind whatever happens."""
 
+import logging
 import shutil
 import signal
 import tempfile
@@ -76,6 +77,8 @@ async def _play(bus: str, storage: str, keep: bool, timeout_s: float, report: St
 async def _play_in_memory(report: StepReport) -> None:
     from .memory_stage import memory_stage
 
+    # The worker's warnings would stand between the steps; as a process of its own it has a log for them.
+    logging.getLogger(__name__.partition(".")[0]).setLevel(logging.ERROR)
     async with memory_stage() as stage:
         await tell(stage, report)
 
