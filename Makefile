@@ -19,7 +19,7 @@ demo: $(READY)  ## the whole story on real parts: NATS, worker process, backend,
 	$(BIN)/localai-worker demo
 
 test: $(READY)  ## the test suite (under 5 minutes)
-	$(BIN)/python -m pytest -m "not large"
+	$(BIN)/python -m pytest -m "not large" -n 2 --dist loadfile
 
 test-large: $(READY)  ## what needs gigabytes or many minutes
 	$(BIN)/python -m pytest -m large

@@ -16,6 +16,7 @@ ACCESS_KEY = "TESTACCESSKEY"
 SECRET_KEY = "test-secret-key"
 BUCKET = "models"
 START_S = 60.0
+_ATTEMPTS = 5
 
 
 @dataclass
@@ -44,12 +45,24 @@ def start_rclone(directory: Path, port: int | None = None) -> S3Server:
 
 
 def start_seaweed(directory: Path) -> S3Server:
-    """`weed server -s3`, all its parts on ports of their own."""
+    """`weed server -s3`, all its parts on ports of their own.
+
+    It takes eight ports, one after the other, and ends when somebody was quicker: then with others.
+    """
+    for attempt in range(_ATTEMPTS):
+        server = _start_seaweed(directory.with_name(f"{directory.name}{attempt}"))
+        if server is not None:
+            return server
+    pytest.fail(f"SeaweedFS ended {_ATTEMPTS} times")
+
+
+def _start_seaweed(directory: Path) -> S3Server | None:
     master, volume, filer, s3 = (_port_pair() for _ in range(4))
     options = {
         "dir": directory, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.port": master,
         "volume.port": volume, "volume.max": 20, "filer.port": filer, "s3.port": s3,
         "master.volumeSizeLimitMB": 64, "volume.preStopSeconds": 0,
+        "s3.port.iceberg": 0, "s3.port.lance": 0,  # on fixed ports otherwise
     }  # fmt: skip
     command = [
         find_executable("weed"),
@@ -59,12 +72,14 @@ def start_seaweed(directory: Path) -> S3Server:
     ]
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     server = _start(command, s3, directory, keys)
-    _make_bucket(server)
-    return server
+    return server if _make_bucket(server) else None
 
 
-def _make_bucket(server: S3Server) -> None:
-    """The S3 port listens before the other parts are ready: wait until the bucket takes a file."""
+def _make_bucket(server: S3Server) -> bool:
+    """The S3 port listens before the other parts are ready: wait until the bucket takes a file.
+
+    False when the server has ended.
+    """
     from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -81,13 +96,15 @@ def _make_bucket(server: S3Server) -> None:
                 client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
         except (BotoCoreError, ClientError) as error:
+            if server.process.poll() is not None:
+                return False
             if time.monotonic() > deadline_s:
                 server.stop()
                 pytest.fail(f"SeaweedFS takes no file: {error}")
             time.sleep(0.1)
         else:
             client.close()
-            return
+            return True
 
 
 def _port_pair() -> int:

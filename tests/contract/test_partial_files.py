@@ -145,7 +145,11 @@ async def test_files_beside_each_other_are_written_at_the_same_time(case: Case) 
     await second.discard()
 
 
-@pytest.mark.parametrize(("sha256", "total"), [(OTHER, len(CONTENT)), (SHA256, 7), ("", len(CONTENT))])
+@pytest.mark.parametrize(
+    ("sha256", "total"),
+    [(OTHER, len(CONTENT)), (SHA256, 7), ("", len(CONTENT))],
+    ids=["another hash", "another size", "no hash"],
+)
 async def test_one_of_another_hash_or_size_is_dropped(case: Case, sha256: str, total: int) -> None:
     partial = await case.open()
     await partial.write(CONTENT[:MIB])

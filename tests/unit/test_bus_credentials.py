@@ -59,6 +59,7 @@ def test_what_is_no_jwt_is_refused_without_quoting_it(text: str) -> None:
 @pytest.mark.parametrize(
     "seed",
     ["", "SU", GOOD.seed.lower(), GOOD.seed[:-1], f" {GOOD.seed}", f"SA{GOOD.seed[2:]}", GOOD.seed + "A"],
+    ids=["empty", "prefix only", "lower case", "too short", "blank before", "of an account", "too long"],
 )
 def test_what_is_no_user_seed_is_refused(seed: str) -> None:
     with pytest.raises(WrongCredentials, match="begin with SU"):

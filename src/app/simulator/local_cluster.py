@@ -20,18 +20,17 @@ from ...adapters.grpc.backend_client import GrpcBackendClient
 from ...adapters.http_server.serve import HttpServer
 from ...adapters.memory.frontend import InMemoryFrontend
 from ...adapters.nats.bus import NatsMessageBus
-from ...adapters.network.local import LocalNetwork
 from ...adapters.system_clock import SystemClock
 from .failures import PartFailed, last_lines
 from .frontend import SimulatedFrontend
 from .frontend_http import frontend_app
 from .nats_server import NatsServer
 from .nats_users import NatsUsers
+from .port_blocks import BLOCK, PortBlocks
 
 TOKEN = "demo-token"  # noqa: S105 - of clusters that live for seconds, on loopback
 _COMES_UP_S = 20.0
 _GOES_DOWN_S = 60.0
-_PORTS_PER_WORKER = 40  # the first one for HTTP, the others for backends
 
 
 @dataclass
@@ -54,7 +53,7 @@ class WorkerProcess:
     @property
     def ports(self) -> range:
         """Its HTTP port and the ports of its backends."""
-        return range(self.base_port - 1, self.base_port - 1 + _PORTS_PER_WORKER)
+        return range(self.base_port - 1, self.base_port - 1 + BLOCK)
 
     async def watch(self) -> None:
         """Raise as soon as it ends without having been asked to.
@@ -98,7 +97,7 @@ class LocalCluster:
     token: str
     documents: dict[str, bytes] = field(default_factory=dict)  # by name; the frontend serves them
     workers: list[WorkerProcess] = field(default_factory=list)
-    _next_port: int = 0  # a worker that is starting has not bound its ports yet
+    ports: PortBlocks = field(default_factory=PortBlocks)
 
     @property
     def nats_port(self) -> int:
@@ -119,9 +118,7 @@ class LocalCluster:
 
         It is up when `SimulatedFrontend.wait_for_node` and then `wait_until_it_answers` have returned.
         """
-        http_port = free_ports(_PORTS_PER_WORKER, from_port=self._next_port)
-        self._next_port = http_port + _PORTS_PER_WORKER
-        return await self._start(name, environment or {}, http_port + 1)
+        return await self._start(name, environment or {}, self.ports.take() + 1)
 
     async def restart_worker(self, worker: WorkerProcess) -> WorkerProcess:
         """Start a worker that has ended anew, with its settings, directories and ports."""
@@ -137,7 +134,7 @@ class LocalCluster:
         settings = {
             "LOCALAI_ADDR": f"127.0.0.1:{base_port}",
             "LOCALAI_HTTP_ADDR": f"127.0.0.1:{http_port}",
-            "LOCALAI_GRPC_MAX_PORT": str(http_port + _PORTS_PER_WORKER - 1),
+            "LOCALAI_GRPC_MAX_PORT": str(http_port + BLOCK - 1),
             "LOCALAI_NODE_NAME": name,
             "LOCALAI_REGISTER_TO": f"http://127.0.0.1:{self.frontend_port}",
             "LOCALAI_REGISTRATION_TOKEN": self.token,
@@ -175,7 +172,8 @@ async def local_cluster(
     Raises:
         ServerMissing, PartFailed: the NATS server cannot be started.
     """
-    nats = NatsServer(directory, free_ports(1), users.server_config if users else "")
+    ports = PortBlocks()
+    nats = NatsServer(directory, ports.take(), users.server_config if users else "")
     async with anyio.create_task_group() as tasks:
         registry = InMemoryFrontend(
             token=token, clock=SystemClock(), credentials=users.mint_worker if users else None
@@ -187,7 +185,9 @@ async def local_cluster(
         frontend = SimulatedFrontend(
             bus=bus, registry=registry, inference=GrpcBackendClient(token), token=token
         )
-        cluster = LocalCluster(directory, registry, frontend, nats, frontend_port, token, documents)
+        cluster = LocalCluster(
+            directory, registry, frontend, nats, frontend_port, token, documents, ports=ports
+        )
         try:
             await nats.start()
             with anyio.fail_after(_COMES_UP_S):
@@ -201,6 +201,7 @@ async def local_cluster(
                     await _end(worker)
                 await bus.close()
                 await nats.stop()
+            ports.close()
             tasks.cancel_scope.cancel()
 
 
@@ -215,12 +216,3 @@ async def _end(worker: WorkerProcess) -> None:
             worker.process.kill()
     await worker.process.wait()
     await worker.process.aclose()
-
-
-def free_ports(count: int, *, from_port: int = 0) -> int:
-    """The first of `count` consecutive free ports, below the range the system gives to clients."""
-    network = LocalNetwork()
-    for first in range(from_port or 20000 + os.getpid() % 5000, 32000, count):
-        if all(network.can_listen(port) for port in range(first, first + count)):
-            return first
-    raise PartFailed(f"no {count} consecutive free TCP ports between 20000 and 32000", "")

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from ...adapters.s3.lazy import LazyS3ObjectStore
-from .local_cluster import LocalCluster, free_ports
+from .local_cluster import LocalCluster
 from .s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
 
 
@@ -16,7 +16,7 @@ async def shared_store(cluster: LocalCluster, storage: str) -> AsyncIterator[Map
     if storage != "s3":
         yield {}
         return
-    async with s3_server(cluster.directory / "objects", free_ports(1)) as server:
+    async with s3_server(cluster.directory / "objects", cluster.ports.take()) as server:
         store = LazyS3ObjectStore(server.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
         cluster.frontend.object_store = store
         try:
