@@ -314,6 +314,30 @@ async def test_a_stop_takes_every_name_of_a_backend(node: MemoryNode, name: str)
     assert node.directories == ["cpu-llama-cpp", "whisper"]
 
 
+@pytest.mark.parametrize("name", ["qwen", "qwen#0"])
+async def test_an_install_sent_after_a_stop_is_not_handed_the_process_that_ends(
+    node: MemoryNode, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N-B40: the frontend publishes the stop and asks for the model again at once; the disk is slow."""
+    node.offer("llama-cpp")
+    await node.install("llama-cpp", "qwen")
+    (old,) = node.machine.running
+    installed = node.container.installed()
+    identity_of, waits_s = installed.identity, [1.0]
+
+    async def slow_at_first(backend: str) -> frozenset[str]:
+        await anyio.sleep(waits_s.pop() if waits_s else 0)
+        return await identity_of(backend)
+
+    monkeypatch.setattr(installed, "identity", slow_at_first)
+    await node.bus.publish(node.subjects.stop, BackendStopRequest(backend=name).to_wire())
+    reply = await node.install("llama-cpp", "qwen")
+    (new,) = node.machine.running
+    assert reply.success
+    assert new.pid != old.pid
+    assert node.keys == ["qwen#0"]
+
+
 async def test_an_upgrade_waits_for_a_stop_under_way(node: MemoryNode) -> None:
     """N-B39: a key is told only when its process is dead, and the files change only then."""
     node.offer("slow", FakeProgram(term_s=8))

@@ -1,6 +1,7 @@
 """Commands about backends: install, upgrade, stop, delete, list."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import anyio
@@ -135,9 +136,7 @@ class BackendCommands:
             log.info("stop all backends: force=%s", request.force)
             await self.supervisor.stop_all(force=request.force)
             return
-        identity = await self.installed.identity(request.backend)
-        keys = self.supervisor.table.keys_of(request.backend, identity)
-        log.info("stop: backend=%s replicas=%s", request.backend, [str(key) for key in keys])
+        begun: set[ReplicaKey] = set()
 
         async def stop_one(key: ReplicaKey) -> None:
             try:
@@ -146,8 +145,19 @@ class BackendCommands:
                 log.error("stop failed: replica=%s error=%s", key, error)
 
         async with anyio.create_task_group() as stops:
-            for key in keys:
-                stops.start_soon(stop_one, key)
+
+            def begin(keys: Collection[ReplicaKey]) -> None:
+                log.info("stop: backend=%s replicas=%s", request.backend, [str(key) for key in keys])
+                for key in keys:
+                    begun.add(key)
+                    stops.start_soon(stop_one, key)
+
+            # What the name means by itself stops before anything is waited for: an install that was sent
+            # after this stop must not be handed the process.
+            begin(self.supervisor.table.keys_of(request.backend))
+            identity = await self.installed.identity(request.backend)
+            if also := set(self.supervisor.table.keys_of(request.backend, identity)) - begun:
+                begin(also)
 
     async def delete(self, request: BackendDeleteRequest) -> BackendDeleteReply:
         """Stop the backend's processes and delete its files; the reply names the dead also on a failure."""

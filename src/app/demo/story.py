@@ -100,7 +100,7 @@ async def tell(stage: Stage, report: StepReport) -> None:
     report.similarities(SENTENCES, cosines)
     _check_similarities(cosines, stage.expected)
     if changed := await stage.change_model():
-        address = await _tell_of_the_change(stage, report, node, gallery, changed, vectors[0])
+        address = await _tell_of_the_change(stage, report, node, gallery, changed, vectors[0], address)
     with report.step("backend.stop ends the process"):
         await stage.frontend.stop(node, MODEL)
         await _until_gone(stage.frontend, address)
@@ -118,8 +118,12 @@ async def _tell_of_the_change(
     gallery: Gallery,
     files: Mapping[str, Path],
     before: Sequence[float],
+    old: str,
 ) -> str:
-    """The same model again, with another object under one of its keys; the address it runs at then."""
+    """The same model again, with another object under one of its keys; the address it runs at then.
+
+    Until now it answers at `old`.
+    """
     with report.step("the model changes in the store: new bytes arrive") as detail:
         remote = await stage.frontend.stage_model(node, MODEL, files)
         for name, source in files.items():
@@ -128,6 +132,7 @@ async def _tell_of_the_change(
         detail.append(", ".join(sorted(remote)))
     with report.step("load it anew: its embeddings differ") as detail:
         await stage.frontend.stop(node, MODEL)
+        await _until_gone(stage.frontend, old)
         address = await stage.frontend.install(node, BACKEND, model_id=MODEL, galleries=(gallery,))
         await stage.frontend.load_model(address, _loaded_from(remote))
         likeness = cosine(before, await stage.frontend.embed(address, SENTENCES[0]))
