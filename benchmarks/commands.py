@@ -159,7 +159,7 @@ async def _time_of_stop_all(stage: Stage) -> float:
     began_s = time.perf_counter()
     await stage.client.publish(stage.subjects.stop, b"null")
     with anyio.fail_after(_PATIENCE_S):
-        while any(backend.is_running() and backend.status() != psutil.STATUS_ZOMBIE for backend in backends):
+        while any(map(_lives, backends)):
             await anyio.sleep(0.005)
     return time.perf_counter() - began_s
 
@@ -222,6 +222,13 @@ def _peer(module: str, *arguments: str) -> Iterator[None]:
             yield
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # between two looks
+        return False
 
 
 if __name__ == "__main__":
