@@ -18,8 +18,8 @@ from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
 
 _BACKENDS = 5
-_GOAL_OF_COLD = 1.0  # these backends start in half a second; real ones load models for minutes
-_GOAL_OF_EMPTY = 2.0  # gRPC is loaded and five installs are answered in that time
+_GOAL_OF_COLD = 0.5  # and less for real backends, which load models for minutes
+_GOAL_OF_EMPTY = 1.5  # gRPC is loaded and five installs are answered in that time
 
 
 async def measure(report: Report, quick: bool) -> None:
