@@ -13,6 +13,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.control_plane import ControlPlane
 from localai_worker.domain.allocate_ports import PortPool
+from localai_worker.domain.end_replica import ReplicaEnd
 from localai_worker.domain.heartbeats import Heartbeats
 from localai_worker.domain.install import InstallBackends
 from localai_worker.domain.keyed_locks import KeyedLocks
@@ -29,13 +30,13 @@ Plant = Callable[[Patch], None]
 
 
 def port_released_before_death(patch: Patch) -> None:
-    honest = Supervisor._end
+    honest = ReplicaEnd._end
 
-    async def end(self: Supervisor, entry: Entry, ladder: StopLadder) -> None:
+    async def end(self: ReplicaEnd, entry: Entry, ladder: StopLadder) -> None:
         self.ports.release(entry.lease, now_s=anyio.current_time())
         await honest(self, entry, ladder)
 
-    patch.setattr(Supervisor, "_end", end)
+    patch.setattr(ReplicaEnd, "_end", end)
 
 
 def port_without_rest(patch: Patch) -> None:

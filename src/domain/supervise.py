@@ -13,7 +13,8 @@ from .allocate_ports import PortLease, PortPool
 from .backend import ReplicaKey
 from .crash_loops import Program
 from .deaths import Death
-from .errors import BackendUnavailable, BackendUnhealthy, WorkerError
+from .end_replica import FREE_S, ReplicaEnd, Stopped
+from .errors import WorkerError
 from .ports.backend_client import BackendClient
 from .ports.filesystem import FileSystem
 from .ports.network import Network
@@ -22,21 +23,9 @@ from .process_journal import JournalRecord, ProcessJournal
 from .process_table import Entry, ProcessTable, RememberedBackend, RunnableBackend, RunningReplica
 from .start_backend import BackendStarter, Launched
 from .stop_group import StopLadder
-from .stop_strays import StopStrays
 from .supervision_errors import BackendDied, StoppedDuringStartup, SupervisorClosed
 
 log = logging.getLogger(__name__)
-
-FREE_S = 5.0  # Free is given this long (N-B33)
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """What a stop did; `free_error` is why Free failed, "" when it worked or was skipped."""
-
-    key: ReplicaKey
-    freed: bool = False
-    free_error: str = ""
 
 
 @dataclass
@@ -56,13 +45,14 @@ class Supervisor:
     ladder: StopLadder = field(default_factory=StopLadder)
     table: ProcessTable = field(default_factory=ProcessTable)
     journal: ProcessJournal | None = None
-    strays: StopStrays = field(init=False)
     _tasks: TaskGroup | None = None
     _closing: bool = False
     _leaving: bool = False
 
     def __post_init__(self) -> None:
-        self.strays = StopStrays(self.starter.processes)
+        self._exit = ReplicaEnd(
+            self.starter, self.client, self.ports, self.ladder, self.table, self.journal, lambda: self._tasks
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -198,17 +188,7 @@ class Supervisor:
         entry = self.table.get(key)
         if entry is None:
             return None
-        if entry.stopping:
-            await entry.stop_over.wait()  # report only after death (N-B39)
-            if entry.survived is not None:
-                raise entry.survived
-            return Stopped(key)
-        entry.stopping = True
-        with anyio.CancelScope(shield=True):
-            await entry.launched.wait()  # a spawn takes milliseconds; a process must not slip through
-            free_error = "" if force or not entry.ready else await self._free(entry, free_s)
-            await self._end(entry, ladder or self.ladder)
-        return Stopped(key, freed=entry.ready and not force and not free_error, free_error=free_error)
+        return await self._exit.stop(entry, force=force, free_s=free_s, ladder=ladder)
 
     async def stop_all(self, *, force: bool = False) -> None:
         """Stop every process at the same time; one that survives is logged and does not hold up the rest."""
@@ -253,7 +233,7 @@ class Supervisor:
             if isinstance(error, BackendDied):
                 self._remember(entry, error.death, told=True)
             if not entry.stopping:
-                await self._clean_up(entry)
+                await self._exit.clean_up(entry)
             raise
         finally:
             entry.settled.set()
@@ -271,7 +251,7 @@ class Supervisor:
         death = await self.starter.death(launched, ended)
         self._remember(entry, death, told=False)
         if not entry.stopping:
-            await self._clean_up(entry)
+            await self._exit.clean_up(entry)
 
     def _remember(self, entry: Entry, death: Death, *, told: bool) -> None:
         """Log a death and keep it for the next reply and the status."""
@@ -285,15 +265,6 @@ class Supervisor:
         healthy_for_s = anyio.current_time() - entry.ready_s if entry.ready else 0.0
         self.starter.deaths.remember(death, entry.program, healthy_for_s=healthy_for_s, told=told)
 
-    async def _clean_up(self, entry: Entry) -> None:
-        """End what is left of a process nobody asked to stop; a survivor keeps its entry and its port."""
-        entry.stopping = True
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._end(entry, self.ladder)
-        except WorkerError as error:
-            log.error("clean-up failed: replica=%s error=%s", entry.key, error)
-
     async def _reusable(self, entry: Entry, identity: frozenset[str]) -> bool:
         return entry.up is not None and entry.backend.name in identity and await self._in_place(entry)
 
@@ -303,45 +274,3 @@ class Supervisor:
     async def _in_place(self, entry: Entry) -> bool:
         inode = await self.filesystem.directory_inode(entry.backend.run_file.parent)
         return 0 != inode == entry.directory_inode
-
-    async def _free(self, entry: Entry, timeout_s: float) -> str:
-        try:
-            await self.client.free(entry.address, timeout_s=timeout_s)
-        except (BackendUnavailable, BackendUnhealthy) as error:
-            log.debug("free failed: replica=%s error=%s", entry.key, error)
-            return str(error)
-        return ""
-
-    def _forget_rested(self, pid: int) -> None:
-        """Drop the journal's record once the port has rested: a worker that comes before lets it rest too."""
-        if self.journal is not None and self._tasks is not None:
-            self._tasks.start_soon(self._forget_later, self.journal, pid)
-
-    async def _forget_later(self, journal: ProcessJournal, pid: int) -> None:
-        try:
-            await anyio.sleep(self.ports.rest_s)
-        finally:  # a worker that goes in good order leaves no records
-            spawned = (entry.spawned for entry in self.table.entries.values())
-            if all(launched is None or launched.process.pid != pid for launched in spawned):
-                with anyio.CancelScope(shield=True):
-                    await journal.forget(pid)
-
-    async def _end(self, entry: Entry, ladder: StopLadder) -> None:
-        """End the group, then give the port back and forget the entry: never in another order (S-W26)."""
-        try:
-            if entry.spawned is not None:
-                await ladder.descend(entry.key, entry.spawned.process)
-                await self.strays.end(entry.key, entry.spawned.mark, ladder)
-                await self.starter.ended(entry.spawned)
-                self._forget_rested(entry.spawned.process.pid)
-                log.info("backend stopped: replica=%s port=%d", entry.key, entry.lease.port)
-        except WorkerError as error:
-            # It lives: entry and port stay taken, and a later stop may try again.
-            entry.survived, entry.stopping = error, False
-            over, entry.stop_over = entry.stop_over, anyio.Event()
-            over.set()
-            raise
-        self.ports.release(entry.lease, now_s=anyio.current_time())
-        del self.table.entries[entry.key]
-        entry.survived = None
-        entry.stop_over.set()

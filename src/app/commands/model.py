@@ -8,6 +8,7 @@ import anyio
 from ...domain.addresses import NodeAddresses
 from ...domain.backend import MalformedReplicaKey, ReplicaKey
 from ...domain.delete_model import DeleteModel
+from ...domain.end_replica import Stopped
 from ...domain.errors import BackendUnavailable, WorkerError
 from ...domain.messages.model import (
     ModelDeleteReply,
@@ -21,7 +22,7 @@ from ...domain.messages.model import (
 )
 from ...domain.process_table import RunningReplica
 from ...domain.stop_group import StopLadder
-from ...domain.supervise import Stopped, Supervisor
+from ...domain.supervise import Supervisor
 
 log = logging.getLogger(__name__)
 
