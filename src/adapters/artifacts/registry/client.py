@@ -32,6 +32,7 @@ _MANIFESTS = ", ".join(
     )
 )
 _SHOWN_REASON = 200
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +231,7 @@ def may_be_plain(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or (address.version == 4 and address.is_private)
+    return address.is_loopback or any(address in network for network in _PRIVATE)
 
 
 def _digest_of(content: bytes, like: str) -> str:
