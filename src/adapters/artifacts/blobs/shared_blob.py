@@ -61,7 +61,9 @@ class SharedBlob:
     def __post_init__(self) -> None:
         lock = threading.RLock()
         self._news = threading.Condition(lock)  # bytes are there
-        self._freed = threading.Condition(lock)  # a part may be claimed: told once for each, not for each chunk
+        self._freed = threading.Condition(
+            lock
+        )  # a part may be claimed: told once for each, not for each chunk
 
     def open(self) -> bool:
         """Open the file; False where another process is filling it.
