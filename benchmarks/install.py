@@ -24,7 +24,8 @@ import httpx
 from benchmarks.harness import Report, run
 from benchmarks.images import MIB, real_image, real_layers, zipped
 from tests.archives import digest_of
-from tests.registry import Image, Registry, docker_registry
+from tests.docker_registry import docker_registry
+from tests.registry import Image, Registry
 from tests.servers import free_port
 
 _LIMIT_BYTES_S = 40e6

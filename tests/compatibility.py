@@ -17,6 +17,14 @@ PAGE = ROOT / "docs" / "compatibility.md"
 COLUMNS = ("row", "what it says", "seed", "newer", "tests", "ours")
 STATES = {"fault", "right", "absent"}
 
+# The last row of each part of the sheets that the page tells whole: galleries, installing, listing, deleting,
+# what upstream mended and what it did not, model galleries and prefetch.
+_WHOLE_PARTS = (
+    "G-1.1.12 G-1.2.18 G-1.3.13 G-1.4.8 G-1.5.15 G-1.6.16 G-2.1.10 G-2.2.16 G-2.3.13 G-2.4.8 G-2.5.7 G-2.6.16"
+    " G-2.7.7 G-2.8.1 G-3.1.11 G-3.2.3 G-3.3.3 G-3.4.6 G-3.5.4 G-F23 G-W33"
+    " M-1.8 M-2.9 M-2.1.4 M-3.9 M-4.1.5 M-4.2.9 M-4.3.8"
+)
+
 # A sheet's letter and: a row of one of its numbered tables; or section and row, counted from the top of the
 # section; or the upstream commit that names the row.
 _ROW = re.compile(r"\b[NHGSM]-(?:\d+(?:\.\d+)+|[A-Z]*\d+|[0-9a-f]{9})\b")
@@ -51,6 +59,12 @@ def covered() -> dict[str, set[str]]:
         for row in _ROW.findall(docstring):
             rows[row].add(test)
     return rows
+
+
+def required_rows() -> set[str]:
+    """Every row of the parts that the page must tell whole."""
+    last = [re.fullmatch(r"(.*\D)(\d+)", row) for row in _WHOLE_PARTS.split()]
+    return {f"{each[1]}{number}" for each in last if each for number in range(1, int(each[2]) + 1)}
 
 
 @cache

@@ -1,9 +1,7 @@
-"""Registries for tests: Debian's docker-registry, one of our own that can misbehave, and images for both."""
+"""Registries for tests: how to push to any, one of our own that can misbehave, and images."""
 
 import base64
-import json
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-import pytest
 
 from localai_worker.adapters.artifacts.blobs.fetch import BlobFetcher
 from localai_worker.adapters.artifacts.blobs.store import BlobStore
@@ -26,12 +23,10 @@ from localai_worker.adapters.artifacts.web.client import WebClient
 from localai_worker.adapters.artifacts.web.patience import Patience
 from tests import archives
 from tests.archives import INDEX, MANIFEST, digest_of, to_json
-from tests.servers import START_S, find_executable, free_port
 
 PART_BYTES = 1 << 20
 PATIENCE = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=5)
 USER, PASSWORD = "worker", "p@ss word"
-_BCRYPT = "$2b$05$abcdefghijklmnopqrstuur5aDg7GxN23iZ505akLxKtQOeDz5Wl6"  # of PASSWORD
 
 
 def blob_fetcher(
@@ -90,6 +85,22 @@ class Image:
         return digest_of(self.manifest)
 
 
+EMPTY = b"{}"  # the config of what is no image
+
+
+def attached_manifest(image: Image, artifact_type: str, content: bytes) -> bytes:
+    return to_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": artifact_type,
+            "config": archives.descriptor(EMPTY, "application/vnd.oci.empty.v1+json"),
+            "layers": [archives.descriptor(content, artifact_type)],
+            "subject": archives.descriptor(image.manifest, MANIFEST),
+        }
+    )
+
+
 @dataclass
 class Registry:
     """Where a registry listens, and how to push to it."""
@@ -127,6 +138,20 @@ class Registry:
                 content = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
             self._push_manifest(client, tag, content, INDEX)
         return self.uri(tag, name)
+
+    def attach(self, image: Image, artifact_type: str, content: bytes, *, name: str = "team/backend") -> None:
+        """Attach something to a pushed image by a tag, as clients do where there is no referrers API."""
+        manifest = attached_manifest(image, artifact_type, content)
+        tag = image.digest.replace(":", "-")
+        with self._client(name) as client:
+            for blob in (EMPTY, content):
+                self._push_blob(client, blob)
+            self._push_manifest(client, digest_of(manifest), manifest, MANIFEST)
+            found = client.get(f"manifests/{tag}", headers={"Accept": INDEX})
+            entries = found.json()["manifests"] if found.status_code == 200 else []
+            entries.append(archives.descriptor(manifest, MANIFEST, artifactType=artifact_type))
+            index = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+            self._push_manifest(client, tag, index, INDEX)
 
     @contextmanager
     def _client(self, name: str) -> Iterator[httpx.Client]:
@@ -284,6 +309,8 @@ class OwnRegistry:
 
     port: int = 0
     auth: str = ""  # "basic", "bearer", or nobody is asked
+    token: str = "a-token-for-pull"
+    sells_to_anybody: bool = True  # that token
     knows_ranges: bool = True
     has_referrers: bool = True
     has_versions: bool = True  # ETags of `files`
@@ -317,16 +344,13 @@ class OwnRegistry:
         login = {"basic": f"Basic {basic}", "bearer": f"Bearer {self.token}"}
         return Registry(self.host, {"Authorization": login[self.auth]} if self.auth else {})
 
-    @property
-    def token(self) -> str:
-        return "a-token-for-pull"
-
     def admits(self, request: Request) -> bool:
         """Whether the request may go on; it is answered where not."""
         if request.route == "/token":
             wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             told = request.headers.get("Authorization", "")
-            if request.command == "GET" and told not in {"", f"Basic {wanted}"}:
+            allowed = {f"Basic {wanted}", "" if self.sells_to_anybody else None}
+            if request.command == "GET" and told not in allowed:
                 request.answer(401, b"")
             else:
                 request.answer(200, to_json({"token": self.token, "expires_in": 300}))
@@ -349,24 +373,14 @@ class OwnRegistry:
 
     def attach(self, image: Image, artifact_type: str, content: bytes, *, name: str = "team/backend") -> None:
         """Attach something to a pushed image, through the referrers API or by the tag that stands in."""
-        config = b"{}"
-        manifest = to_json(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST,
-                "artifactType": artifact_type,
-                "config": archives.descriptor(config, "application/vnd.oci.empty.v1+json"),
-                "layers": [archives.descriptor(content, artifact_type)],
-                "subject": archives.descriptor(image.manifest, MANIFEST),
-            }
-        )
+        if not self.has_referrers:
+            self.pushed.attach(image, artifact_type, content, name=name)
+            return
+        manifest = attached_manifest(image, artifact_type, content)
         self.stored[name, "blobs", digest_of(content)] = (content, artifact_type)
         self.stored[name, "manifests", digest_of(manifest)] = (manifest, MANIFEST)
         entries = self.attached.setdefault((name, image.digest), [])
         entries.append(archives.descriptor(manifest, MANIFEST, artifactType=artifact_type))
-        if not self.has_referrers:
-            index = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
-            self.stored[name, "manifests", image.digest.replace(":", "-")] = (index, INDEX)
 
     def close(self) -> None:
         """Nobody listens any more; idempotent."""
@@ -383,42 +397,3 @@ def own_registry(**options: Any) -> Iterator[OwnRegistry]:
         yield registry
     finally:
         registry.close()
-
-
-@contextmanager
-def docker_registry(directory: Path, *, auth: str = "") -> Iterator[Registry]:
-    """Debian's docker-registry with its data in `directory`; skips where it is not installed."""
-    program = find_executable("docker-registry")
-    port = free_port()
-    config: dict[str, Any] = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(directory / "registry")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    headers = {}
-    if auth == "basic":
-        (directory / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
-        config["auth"] = {"htpasswd": {"realm": "tests", "path": str(directory / "htpasswd")}}
-        basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        headers = {"Authorization": f"Basic {basic}"}
-    (directory / "registry.yml").write_text(json.dumps(config))  # JSON is YAML
-    log = directory / "registry.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, "serve", directory / "registry.yml"], stdout=output, stderr=output
-        )
-    try:
-        deadline_s = time.monotonic() + START_S
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False, verify=False)
-                break
-            except httpx.TransportError:
-                if process.poll() is not None or time.monotonic() > deadline_s:
-                    pytest.fail(f"docker-registry does not listen:\n{log.read_text()}")
-                time.sleep(0.02)
-        yield Registry(f"127.0.0.1:{port}", headers)
-    finally:
-        process.kill()
-        process.wait(START_S)

@@ -32,12 +32,12 @@ from localai_worker.domain.ports.artifacts import (
 )
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
 from tests import archives
+from tests.docker_registry import docker_registry
 from tests.registry import (
     Image,
     OwnRegistry,
     Registry,
     blob_fetcher,
-    docker_registry,
     own_registry,
     registry_images,
 )

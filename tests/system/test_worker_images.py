@@ -11,7 +11,8 @@ import pytest
 from localai_worker.adapters.artifacts.blobs.store import BlobStore
 from localai_worker.app.simulator.local_cluster import LocalCluster
 from tests.archives import digest_of, entry, tar
-from tests.registry import Image, docker_registry, own_registry
+from tests.docker_registry import docker_registry
+from tests.registry import Image, own_registry
 from tests.system import tiny_backends
 from tests.system.nodes import start_node, until
 

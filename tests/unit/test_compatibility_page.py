@@ -12,6 +12,7 @@ from tests.compatibility import (
     natural,
     page_by_row,
     page_rows,
+    required_rows,
 )
 
 
@@ -30,6 +31,10 @@ def test_every_row_is_there_once_and_in_order() -> None:
 def test_every_row_that_a_test_names_is_there() -> None:
     missing = {row: sorted(tests) for row, tests in covered().items() if row not in page_by_row()}
     assert missing == {}, "add these rows to docs/compatibility.md"
+
+
+def test_no_row_of_the_parts_told_whole_is_missing() -> None:
+    assert required_rows() - set(page_by_row()) == set()
 
 
 def test_no_row_is_there_without_a_test() -> None:

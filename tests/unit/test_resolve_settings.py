@@ -365,6 +365,7 @@ def test_each_switch_requires_only_its_own_auth() -> None:
 
 
 def test_a_missing_token_is_loudly_warned_about() -> None:
+    """G-W15."""
     (warning,) = resolve({"LOCALAI_REGISTRATION_TOKEN": ""}).warnings
     assert "open to whoever reaches their ports" in warning
 

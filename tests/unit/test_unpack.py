@@ -516,7 +516,7 @@ LINKED = [
 
 @pytest.mark.usefixtures("no_links")
 def test_a_file_system_without_links_gets_copies(arena: Arena) -> None:
-    """G-F12: a CIFS volume takes backends too."""
+    """G-2.6.12, G-F12: a CIFS volume takes backends too."""
     arena.unpack(tar(LINKED))
     assert arena.names() == {"first", "second", "dir", "dir/real", "lib", "lib/real", "hard"}
     assert not any(path.is_symlink() for path in arena.root.rglob("*"))
@@ -528,7 +528,7 @@ def test_a_file_system_without_links_gets_copies(arena: Arena) -> None:
 def test_links_out_or_nowhere_or_in_circles_are_left_out_of_the_copies(
     arena: Arena, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """G-F12."""
+    """G-2.6.12, G-F12."""
     links = {
         "out": f"{OUT}/secret",
         "abs": "/etc/passwd",

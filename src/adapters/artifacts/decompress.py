@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from ...domain.errors import ArtifactInvalid
 from .streams import CHUNK_BYTES, ByteReader, PrefixedReader
+from .zstd_frames import ZstdFrames
 
 _ZIPPED_CHUNK_BYTES = 1 << 16  # small: what follows a member is copied, and some writers make many
 _HEAD_BYTES = 6
@@ -92,7 +93,7 @@ class MemberReader:
 
 
 class _ZstdReader:
-    """The content of zstd frames; where one is cut off in its middle, the archive inside shows it."""
+    """The content of zstd frames, one after the other, checksums verified."""
 
     def __init__(self, source: ByteReader, *, what: str, uri: str) -> None:
         import zstandard  # late: most layers are gzipped
@@ -100,27 +101,37 @@ class _ZstdReader:
         self._error = zstandard.ZstdError
         self._what, self._uri = what, uri
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY_BYTES)
-        self._frames = decompressor.stream_reader(
-            _Readable(source),  # type: ignore[arg-type]  # read is all it calls
+        self._stored = _Watched(source)
+        self._plain = decompressor.stream_reader(
+            self._stored,  # type: ignore[arg-type]  # read is all it calls
             read_size=CHUNK_BYTES // 4,
             read_across_frames=True,
         )
 
     def read(self, size: int, /) -> bytes:
         try:
-            return self._frames.read(size)
+            chunk = self._plain.read(size)
         except self._error as error:
-            raise ArtifactInvalid(self._uri, f"{self._what} is broken zstd: {error}") from error
+            raise self._broken(str(error)) from error
+        if size and not chunk and not self._stored.frames.is_whole:
+            raise self._broken("it ends too early")
+        return chunk
+
+    def _broken(self, reason: str) -> ArtifactInvalid:
+        return ArtifactInvalid(self._uri, f"{self._what} is broken zstd: {reason}")
 
 
-class _Readable:
+class _Watched:
     """Just `read`, for zstandard, which would use anything else that it finds."""
 
     def __init__(self, source: ByteReader) -> None:
         self._source = source
+        self.frames = ZstdFrames()
 
     def read(self, size: int) -> bytes:
-        return self._source.read(size)
+        chunk = self._source.read(size)
+        self.frames.feed(chunk)
+        return chunk
 
 
 def decompressed(source: ByteReader, *, what: str, uri: str) -> ByteReader:

@@ -1,10 +1,7 @@
 """One version of an object on its way into a file: one long stream, or ranges side by side."""
 
 import threading
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,61 +13,25 @@ from ...domain.byte_spans import ByteSpan
 from ...domain.ports.object_store import ObjectInfo, StagingKey
 from ...domain.ports.ranged_files import AssembledFile
 from ...domain.store_errors import ObjectChanged, ObjectInvalid, StoreUnavailable
+from ...domain.transfer_pieces import Pieces
 from .client import Bucket, LazyClient
 from .failures import explained
 from .lanes import Crew
+from .stream import BLOCK_BYTES, Stream, info_of, raw
 
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 PIECE_BYTES = 8 * 1024 * 1024  # what a lane fetches before it looks whether it may stay
-PIECES_AT_ONCE = 4  # of a long file, when lanes fetch side by side: fewer requests
-BLOCK_BYTES = 512 * 1024
+LONGEST_PIECE_BYTES = 64 * 1024 * 1024
+PIECE_S = 0.4  # longer pieces for faster lanes, as each is a request of its own
 ATTEMPTS = 5  # without a single new byte in between
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
 
-@dataclass
-class Stream:
-    """An answer being read: its next byte is `at`, its last one lies before `stop`."""
-
-    body: Any  # urllib3's response below botocore's wrapper
-    at: int
-    stop: int
-
-    def interrupt(self) -> None:
-        """End a read that waits in another thread."""
-        with suppress(OSError, RuntimeError, ValueError, AttributeError):  # it may have ended by itself
-            self.body.shutdown()
-
-    def close(self) -> None:
-        """Let go; a connection with bytes left on it is closed, any other goes back to the pool."""
-        if self.at < self.stop:
-            self.body.close()
-        else:
-            self.body.release_conn()
-
-
 class _Broken(Exception):
     """A stream ended before its time."""
-
-
-def info_of(head: Any) -> ObjectInfo:
-    """What the headers of an answer to HEAD or GET tell about the object."""
-    size_bytes = int(head.get("ContentLength") or 0)
-    if "ContentRange" in head:
-        total = str(head["ContentRange"]).rpartition("/")[2]
-        size_bytes = int(total) if total.isdigit() else -1
-    encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:") or "SSECustomerAlgorithm" in head
-    modified = head.get("LastModified")
-    return ObjectInfo(
-        size_bytes=size_bytes,
-        etag=str(head.get("ETag", "")).removeprefix("W/").strip('"'),
-        modified_s=int(modified.timestamp()) if modified else 0,
-        sha256=str(head.get("Metadata", {}).get("sha256", "")).strip().lower(),
-        etag_is_hash=not encrypted,
-    )
 
 
 class S3StoredObject:
@@ -93,20 +54,16 @@ class S3StoredObject:
         self._client, self._bucket, self._key = client, bucket, key
         self._operation = f"getting object {key}"
         self._crew = Crew(limiter)
-        self._pieces: deque[ByteSpan] = deque()
+        self._pieces = Pieces.of(())
         self._live: list[Stream] = []
         self._lock = threading.Lock()
         self._whole = whole
-        self._waiting = Stream(_raw(first), 0, info.size_bytes) if first else None
+        self._waiting = Stream(raw(first), 0, info.size_bytes) if first else None
 
     async def copy_to(self, target: AssembledFile) -> None:
         if self._whole is not None and target.missing == (ByteSpan(0, len(self._whole)),):
             await to_thread.run_sync(target.write_at, 0, memoryview(self._whole), limiter=self._crew.limiter)
-        self._pieces = deque(
-            ByteSpan(start, min(start + PIECE_BYTES, gap.stop))
-            for gap in target.missing
-            for start in range(gap.start, gap.stop, PIECE_BYTES)
-        )
+        self._pieces = Pieces.of(target.missing)
         if not self._pieces:
             return
         self._crew = Crew(self._crew.limiter, interrupt=self._interrupt)
@@ -123,30 +80,29 @@ class S3StoredObject:
 
     async def _lane(self, target: AssembledFile, may_stay: Callable[[], bool]) -> None:
         stream, self._waiting = self._waiting, None
+        buffer = memoryview(bytearray(BLOCK_BYTES))
         try:
             while self._pieces and may_stay():
-                stream = await self._fetch(self._next(), stream, target)
+                stream = await self._fetch(self._next(), stream, target, buffer)
         finally:
             if stream is not None:
                 stream.close()
 
     def _next(self) -> ByteSpan:
-        piece = self._pieces.popleft()
         if self._crew.alone:
-            return piece
-        stop, enough = piece.stop, self._crew.plan.lanes * 2 * PIECES_AT_ONCE
-        for _ in range(PIECES_AT_ONCE - 1):
-            if len(self._pieces) < enough or self._pieces[0].start != stop:
-                break
-            stop = self._pieces.popleft().stop
-        return ByteSpan(piece.start, stop)
+            return self._pieces.take(shares=1, at_most=PIECE_BYTES)
+        plan = self._crew.plan
+        at_most = min(max(PIECE_BYTES, int(PIECE_S * plan.lane_rate)), LONGEST_PIECE_BYTES)
+        return self._pieces.take(shares=2 * plan.lanes_soon, at_most=at_most)
 
     def _interrupt(self) -> None:
         """Wake the threads that wait for bytes nobody wants any more."""
         for stream in tuple(self._live):
             stream.interrupt()
 
-    async def _fetch(self, piece: ByteSpan, stream: Stream | None, target: AssembledFile) -> Stream:
+    async def _fetch(
+        self, piece: ByteSpan, stream: Stream | None, target: AssembledFile, buffer: memoryview
+    ) -> Stream:
         """Write `piece`, going on with `stream` if it leads there; the stream as it is left."""
         at, attempts = piece.start, 0
         while True:
@@ -161,7 +117,7 @@ class S3StoredObject:
                     if stream is not None:
                         stream.close()
                     stream = await self._open(at, piece.stop)
-                at = await self._crew.in_thread(self._read, stream, piece.stop, target)
+                at = await self._crew.in_thread(self._read, stream, piece.stop, target, buffer)
                 if at >= piece.stop or self._crew.stopped.is_set():
                     return stream
                 self._ended_early(at)
@@ -194,12 +150,7 @@ class S3StoredObject:
 
     async def _open(self, start: int, piece_stop: int) -> Stream:
         """A stream from `start` on: to the end of the gap when we are alone, else of the piece."""
-        stop = piece_stop
-        if self._crew.alone:
-            for piece in self._pieces:
-                if piece.start != stop:
-                    break
-                stop = piece.stop
+        stop = self._pieces.reach(piece_stop) if self._crew.alone else piece_stop
         made: list[Stream] = []
 
         def ask() -> int:
@@ -209,7 +160,7 @@ class S3StoredObject:
                 Range=f"bytes={start}-{stop - 1}",
                 IfMatch=f'"{self.info.etag}"',
             )
-            made.append(Stream(_raw(answer), start, stop))
+            made.append(Stream(raw(answer), start, stop))
             self._require_same(answer, made[0])
             return 0
 
@@ -236,44 +187,21 @@ class S3StoredObject:
                 self._operation, f"{self._bucket} ignores Range, which parallel reading needs"
             )
 
-    def _read(self, stream: Stream, stop: int, target: AssembledFile) -> int:
+    def _read(self, stream: Stream, stop: int, target: AssembledFile, buffer: memoryview) -> int:
         """Write the bytes of `stream` up to `stop`; where it ended."""
         self._live.append(stream)
         try:
-            return self._copy(stream, stop, target)
+            return self._copy(stream, stop, target, buffer)
         finally:
             self._live.remove(stream)
 
-    def _copy(self, stream: Stream, stop: int, target: AssembledFile) -> int:
+    def _copy(self, stream: Stream, stop: int, target: AssembledFile, buffer: memoryview) -> int:
         while stream.at < stop and not self._crew.stopped.is_set():
-            block = stream.body.read(min(BLOCK_BYTES, stop - stream.at))
-            if not block:
+            got = stream.read_into(buffer[: stop - stream.at])
+            if not got:
                 break
-            target.write_at(stream.at, memoryview(block))
-            stream.at += len(block)
+            target.write_at(stream.at, buffer[:got])
+            stream.at += got
             with self._lock:
-                self._crew.moved_bytes += len(block)
+                self._crew.moved_bytes += got
         return stream.at
-
-
-def read_whole(answer: "GetObjectOutputTypeDef") -> bytes | None:
-    """The content of a small object; None when it is large, or the answer breaks off."""
-    info = info_of(answer)
-    if info.size_bytes > BLOCK_BYTES:
-        return None
-    body = _raw(answer)
-    try:
-        content: bytes = body.read()
-    except (HTTPError, OSError):
-        content = b""
-    if len(content) != info.size_bytes:
-        body.close()
-        return None
-    body.release_conn()
-    return content
-
-
-def _raw(answer: "GetObjectOutputTypeDef") -> Any:
-    """urllib3's response: botocore's wrapper keeps a second count of bytes, and cannot be interrupted."""
-    body: Any = answer["Body"]
-    return body._raw_stream  # noqa: SLF001

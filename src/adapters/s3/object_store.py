@@ -10,9 +10,10 @@ from ...domain.ports.object_store import ObjectInfo, StagingKey
 from ...domain.ports.ranged_files import SourceFile
 from ...domain.store_errors import ObjectMissing
 from .client import Bucket, LazyClient
-from .download import BLOCK_BYTES, S3StoredObject, info_of, read_whole
+from .download import S3StoredObject
 from .failures import explained, store_errors
 from .lanes import THREADS
+from .stream import BLOCK_BYTES, info_of, read_whole
 from .upload import Upload
 
 if TYPE_CHECKING:

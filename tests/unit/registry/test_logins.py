@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 
 from localai_worker.adapters.artifacts.registry.credentials import ANONYMOUS, DockerLogins, Login
-from localai_worker.adapters.artifacts.registry.tokens import Challenge
+from localai_worker.adapters.artifacts.registry.tokens import Challenge, Tokens
+from localai_worker.adapters.artifacts.web.client import WebClient
+from localai_worker.adapters.artifacts.web.flight import Flight
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.image_reference import ImageReference
 from tests import archives
-from tests.registry import PASSWORD, USER, Image, OwnRegistry, Request, own_registry, registry_images
+from tests.registry import (
+    PASSWORD,
+    PATIENCE,
+    USER,
+    Image,
+    OwnRegistry,
+    Request,
+    own_registry,
+    registry_images,
+)
 
 IMAGE = Image([archives.tree_tar({"run.sh": b"#!/bin/sh\n"})])
 AUTH = base64.b64encode(b"me:secret:with:colons").decode()
@@ -161,12 +172,43 @@ async def test_a_token_that_ran_out_is_bought_anew(tmp_path: Path, into: Path) -
         uri = own.pushed.push(IMAGE)
         images = registry_images(tmp_path)
         await images.fetch(uri, into)
-        type(own).token = property(lambda _: "another-token")  # type: ignore[assignment]
-        try:
-            await images.describe(uri)
-        finally:
-            type(own).token = property(lambda _: "a-token-for-pull")  # type: ignore[assignment]
+        own.token = "another-token"
+        await images.describe(uri)
         assert len(own.gets("/token")) == 2
+
+
+@pytest.mark.parametrize(("told_s", "lasts_s"), [(300, 290), (5, 50), (None, 50)])
+def test_a_token_is_used_until_shortly_before_its_end(told_s: int | None, lasts_s: int) -> None:
+    """A minute where the server says less or nothing, as the distribution specification has it."""
+    now_s = 1000.0
+
+    def sell(request: Request) -> bool:
+        request.answer(200, json.dumps({"token": "bought", "expires_in": told_s}).encode())
+        return True
+
+    with own_registry(faults=[sell]) as own:
+        tokens = Tokens(WebClient({}), PATIENCE, now_s=lambda: now_s)
+        challenge = Challenge("bearer", f"http://{own.host}/token")
+        origin = f"http://{own.host}"
+        tokens.obtain(challenge, origin, "a/b", ANONYMOUS, Flight(), uri="oci://x/a/b", remedy="")
+    now_s += lasts_s - 1
+    assert tokens.kept(origin, "a/b") == "Bearer bought"
+    assert tokens.kept(origin, "a/c") == ""
+    now_s += 1
+    assert tokens.kept(origin, "a/b") == ""
+
+
+@pytest.mark.parametrize("paths", [True, False])
+async def test_a_node_without_any_login_is_told_where_they_would_be(
+    tmp_path: Path, into: Path, paths: bool
+) -> None:
+    environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/run/user/7"} if paths else {}
+    with own_registry(auth="basic") as own:
+        uri = own.pushed.push(IMAGE)
+        with pytest.raises(ArtifactUnavailable) as caught:
+            await registry_images(tmp_path, environment).fetch(uri, into)
+    places = f"{tmp_path}/.docker/config.json, /run/user/7/containers/auth.json (no such file)"
+    assert (places if paths else "HOME is not set") in str(caught.value)
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])

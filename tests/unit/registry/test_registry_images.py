@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tempfile
 from pathlib import Path
 
 import anyio
@@ -60,8 +61,7 @@ async def test_layers_apply_in_order_with_their_whiteouts(
 async def test_a_layer_that_occurs_twice_is_fetched_once_and_applied_twice(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
-    """G-2.6.10, G-F11."""
-    """G-F11: nothing is read from the registry twice."""
+    """G-2.6.10, G-F11: nothing is read from the registry twice."""
     first, gone = zipped(layer(run_sh=b"1")), zipped(tar([entry(".wh.run.sh")]))
     fetched = await registry_images(tmp_path).fetch(own.pushed.push(Image([first, gone, first])), into)
     assert (into / "run.sh").exists()
@@ -219,7 +219,7 @@ async def test_a_cancelled_fetch_ends_at_once_and_the_next_goes_on_at_the_byte(
 async def test_a_connection_that_breaks_is_resumed_where_it_broke(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:
-    """G-2.6.6, G-F10, G-F10."""
+    """G-2.6.6, G-F10."""
     big = zipped(layer(big=os.urandom(400_000)))
     uri = own.pushed.push(Image([big]))
 
@@ -236,6 +236,18 @@ async def test_a_connection_that_breaks_is_resumed_where_it_broke(
         f"bytes=150000-{len(big) - 1}",
     ]
     assert fetched.downloaded_bytes == len(big)
+
+
+async def test_layers_go_to_no_temporary_directory(
+    own: OwnRegistry, tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G-2.6.7: what comes in lies in the blob store, once, and is unpacked from there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is none"))
+    layers = [zipped(layer(**{f"f{number}": os.urandom(MIB)})) for number in range(2)]
+    await registry_images(tmp_path).fetch(own.pushed.push(Image([*layers, zipped(RUN)])), into)
+    stored = {path.name: path.stat().st_size for path in (tmp_path / "blobs/sha256").iterdir()}
+    assert stored == {digest_of(each)[7:]: len(each) for each in (*layers, zipped(RUN))}
+    assert {path.name for path in tmp_path.iterdir()} == {"blobs", "into"}
 
 
 async def test_a_blob_that_was_damaged_on_disk_is_fetched_anew(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from localai_worker.adapters.artifacts.tree import TreeLimits
 from localai_worker.domain.errors import (
@@ -25,6 +26,7 @@ from tests.registry import Image, OwnRegistry, Request, registry_images
 
 LAYER = gzip.compress(archives.tree_tar({"run.sh": b"#!/bin/sh\n", "data": os.urandom(50_000)}), mtime=0)
 IMAGE = Image([LAYER])
+ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(gzip.decompress(LAYER))
 
 
 def on(part: str, answer: Callable[[Request], None]) -> Callable[[Request], bool]:
@@ -278,11 +280,19 @@ async def test_a_bomb_is_stopped_at_the_limit(own: OwnRegistry, tmp_path: Path, 
     assert sum(path.stat().st_size for path in into.rglob("*")) <= 6 << 20
 
 
-async def test_truncated_gzip_with_the_right_digest_is_refused(
-    own: OwnRegistry, tmp_path: Path, into: Path
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [(LAYER[:-20], "gzip"), (LAYER[:-1], "gzip"), (ZSTD[:-20], "zstd"), (ZSTD[:-1], "zstd")],
+    ids=["gzip", "gzip but a byte", "zstd", "zstd but a byte"],
+)
+async def test_a_truncated_layer_with_the_right_digest_is_refused(
+    own: OwnRegistry, tmp_path: Path, into: Path, layer: bytes, kind: str
 ) -> None:
-    with pytest.raises(ArtifactInvalid, match="broken gzip: it ends too early"):
-        await registry_images(tmp_path).fetch(own.pushed.push(Image([LAYER[:-20]])), into)
+    """Also where all of its files are there, and only a checksum is missing."""
+    uri = own.pushed.push(Image([layer]))
+    with pytest.raises(ArtifactInvalid, match=f"layer 1 of 1 is broken {kind}: it ends too early") as caught:
+        await registry_images(tmp_path).fetch(uri, into)
+    assert uri in str(caught.value)
 
 
 LAYERS: dict[str, tuple[dict[str, Any], str]] = {

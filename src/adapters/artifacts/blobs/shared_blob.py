@@ -55,7 +55,15 @@ class SharedBlob:
     _record: int = -1
     _there: list[int] = field(default_factory=list)
     _claimed: set[int] = field(default_factory=set)
-    _news: threading.Condition = field(default_factory=threading.Condition)
+    _news: threading.Condition = field(init=False)
+    _freed: threading.Condition = field(init=False)
+
+    def __post_init__(self) -> None:
+        lock = threading.RLock()
+        self._news = threading.Condition(lock)  # bytes are there
+        self._freed = threading.Condition(
+            lock
+        )  # a part may be claimed: told once for each, not for each chunk
 
     def open(self) -> bool:
         """Open the file; False where another process is filling it.
@@ -123,7 +131,7 @@ class SharedBlob:
         with self._news:
             if part.edition == self.edition:
                 self._claimed.discard(part.number)
-            self._news.notify_all()
+            self._freed.notify_all()
 
     def write(self, part: Part, at: int, chunk: bytes) -> None:
         """Store `chunk`, which follows what is there of the claimed `part`, at `at`.
@@ -157,9 +165,9 @@ class SharedBlob:
         return os.pread(self._file, min(size, end - position), position)
 
     def wait(self, wait_s: float) -> None:
-        """Wait for news of any kind."""
-        with self._news:
-            self._news.wait(wait_s)
+        """Wait until somebody lets go of a part."""
+        with self._freed:
+            self._freed.wait(wait_s)
 
     def forget(self, edition: int) -> None:
         """Begin anew, because what `edition` of it holds is not what it should be."""
@@ -170,6 +178,7 @@ class SharedBlob:
                 self._begin()
                 self.found_bytes = 0
             self._news.notify_all()
+            self._freed.notify_all()
 
     def recorded_bytes(self) -> int:
         """How many bytes of it are there, without opening it to write; 0 where there is no sound record."""

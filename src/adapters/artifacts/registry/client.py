@@ -16,7 +16,7 @@ from ....domain.image_reference import ImageReference
 from ..web.client import Answer, WebClient, WebFailure
 from ..web.flight import Flight
 from ..web.patience import Patience, require_lasting
-from .credentials import DockerLogins, Login
+from .credentials import ANONYMOUS, DockerLogins, Login
 from .tokens import Challenge, Tokens
 
 Result = TypeVar("Result")
@@ -32,6 +32,8 @@ _MANIFESTS = ", ".join(
     )
 )
 _SHOWN_REASON = 200
+_REFUSAL_BYTES = 1 << 16
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class RegistryClient:
         if content is not None:
             return content
         try:
-            tagged = ImageReference(reference.host, reference.repository, digest.replace(":", "-", 1))
+            tagged = reference.tagged(digest.replace(":", "-", 1))
             return self.manifest(tagged, flight, uri=uri).content
         except ArtifactMissing:
             return None
@@ -163,21 +165,30 @@ class RegistryClient:
         origin = self._origin(self.host_of(reference), flight)
         url = f"{origin}/v2/{reference.repository}/{path}"
         authorization = self._tokens.kept(origin, reference.repository)
+        login = ANONYMOUS
         for is_last in (False, True):
             with self.web.get(url, flight, headers=headers, authorization=authorization) as answer:
-                if answer.status != 401 or is_last:
+                if answer.status != 401:
                     require_lasting(answer, f"registry {reference.host}")
                     yield answer
                     return
                 challenge = Challenge.parse(answer.headers.get("www-authenticate", ""))
-                answer.drain()
+                reason = _error_text(answer.read_all(_REFUSAL_BYTES))
             self._tokens.forget(origin, reference.repository)
             if challenge is None:
                 raise ArtifactUnavailable(uri, f"{reference.host} answers 401 and does not say what it wants")
-            login: Login = self.logins.of(reference)
+            if is_last:
+                raise ArtifactUnavailable(uri, self._refusal(reference, login, 401, reason))
+            login = self.logins.of(reference)
+            remedy = self.logins.remedy(reference, login)
             authorization = self._tokens.obtain(
-                challenge, origin, reference.repository, login, flight, uri=uri
+                challenge, origin, reference.repository, login, flight, uri=uri, remedy=remedy
             )
+
+    def _refusal(self, reference: ImageReference, login: Login, status: int, reason: str) -> str:
+        asked = "our login" if login else "an anonymous request"
+        said = f"registry {reference.host} answers {status} to {asked}" + (f" ({reason})" if reason else "")
+        return f"{said}; {self.logins.remedy(reference, login)}"
 
     def _origin(self, host: str, flight: Flight) -> str:
         if host == _HUB_HOST:
@@ -213,9 +224,9 @@ class RegistryClient:
     def _require_ok(self, answer: Answer, uri: str, what: str) -> None:
         if answer.status == 200:
             return
-        reason = _error_text(answer.read_all(1 << 16))
+        reason = _error_text(answer.read_all(_REFUSAL_BYTES))
         said = f"{what}: the registry answers {answer.status}" + (f" ({reason})" if reason else "")
-        hint = "; `docker login` on this node may help" if answer.status in {401, 403} else ""
+        hint = "; `docker login` on this node may help" if answer.status == 403 else ""
         raise ArtifactUnavailable(uri, said + hint)
 
 
@@ -230,7 +241,7 @@ def may_be_plain(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return address.is_loopback or (address.version == 4 and address.is_private)
+    return address.is_loopback or any(address in network for network in _PRIVATE)
 
 
 def _digest_of(content: bytes, like: str) -> str:

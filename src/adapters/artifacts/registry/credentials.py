@@ -70,6 +70,19 @@ class DockerLogins:
                 return _login(_mapping(entry), key)
         return ANONYMOUS
 
+    def remedy(self, reference: ImageReference, login: Login) -> str:
+        """What may help where a registry refuses `login`: where logins are looked for, and what makes one."""
+        paths = self._paths()
+        read = next((path for path in paths if path.is_file()), None)
+        if read is not None:
+            where = str(read)
+        else:
+            where = ", ".join(map(str, paths)) or "$HOME/.docker/config.json, and HOME is not set"
+            where += " (no such file)" if paths else ""
+        found = "the login is from" if login else f"there is no login for {reference.host} in"
+        command = "docker login" + ("" if reference.is_on_hub else f" {reference.host}")
+        return f"{found} {where}; `{command}` as the user of this worker makes a new one"
+
     def _config(self) -> Mapping[str, object]:
         for path in self._paths():
             if path.is_file():

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -51,6 +51,7 @@ class Tokens:
 
     web: WebClient
     patience: Patience
+    now_s: Callable[[], float] = time.monotonic
     _kept: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,7 +59,7 @@ class Tokens:
         """The `Authorization` that worked last time and still lasts; "" for none."""
         with self._lock:
             value, ends_s = self._kept.get((origin, repository), ("", 0.0))
-            return value if time.monotonic() < ends_s else ""
+            return value if self.now_s() < ends_s else ""
 
     def forget(self, origin: str, repository: str) -> None:
         """It did not work any more."""
@@ -66,9 +67,17 @@ class Tokens:
             self._kept.pop((origin, repository), None)
 
     def obtain(
-        self, challenge: Challenge, origin: str, repository: str, login: Login, flight: Flight, *, uri: str
+        self,
+        challenge: Challenge,
+        origin: str,
+        repository: str,
+        login: Login,
+        flight: Flight,
+        *,
+        uri: str,
+        remedy: str,
     ) -> str:
-        """The `Authorization` that meets `challenge`; kept for the next request.
+        """The `Authorization` that meets `challenge`; kept for the next request. `remedy` ends refusals.
 
         A login goes to a token server over plain http only where the registry itself is plain http.
 
@@ -78,16 +87,23 @@ class Tokens:
         """
         if challenge.scheme == "basic":
             if not login.user:
-                raise ArtifactUnavailable(uri, "the registry wants a login: `docker login` on this node")
+                raise ArtifactUnavailable(uri, f"registry {urlsplit(origin).netloc} wants a login; {remedy}")
             value, lasts_s = login.basic, 3600.0
         else:
-            value, lasts_s = self._buy(challenge, origin, repository, login, flight, uri)
+            value, lasts_s = self._buy(challenge, origin, repository, login, flight, uri, remedy)
         with self._lock:
-            self._kept[origin, repository] = (value, time.monotonic() + lasts_s)
+            self._kept[origin, repository] = (value, self.now_s() + lasts_s)
         return value
 
     def _buy(
-        self, challenge: Challenge, origin: str, repository: str, login: Login, flight: Flight, uri: str
+        self,
+        challenge: Challenge,
+        origin: str,
+        repository: str,
+        login: Login,
+        flight: Flight,
+        uri: str,
+        remedy: str,
     ) -> tuple[str, float]:
         realm = urlsplit(challenge.realm)
         if realm.scheme not in {"http", "https"} or not realm.hostname:
@@ -116,8 +132,8 @@ class Tokens:
                 require_lasting(answer, f"token server {where}")
                 content = answer.read_all(_ANSWER_BYTES)
                 if answer.status != 200:
-                    kind = "login" if login else "anonymous request"
-                    reason = f"token server {where} answers {answer.status} to our {kind}; `docker login`"
+                    asked = "our login" if login else "an anonymous request"
+                    reason = f"token server {where} answers {answer.status} to {asked}; {remedy}"
                     raise ArtifactUnavailable(uri, reason)
             try:
                 document = json.loads(content)
