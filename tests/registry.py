@@ -85,6 +85,22 @@ class Image:
         return digest_of(self.manifest)
 
 
+EMPTY = b"{}"  # the config of what is no image
+
+
+def attached_manifest(image: Image, artifact_type: str, content: bytes) -> bytes:
+    return to_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": artifact_type,
+            "config": archives.descriptor(EMPTY, "application/vnd.oci.empty.v1+json"),
+            "layers": [archives.descriptor(content, artifact_type)],
+            "subject": archives.descriptor(image.manifest, MANIFEST),
+        }
+    )
+
+
 @dataclass
 class Registry:
     """Where a registry listens, and how to push to it."""
@@ -122,6 +138,20 @@ class Registry:
                 content = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]})
             self._push_manifest(client, tag, content, INDEX)
         return self.uri(tag, name)
+
+    def attach(self, image: Image, artifact_type: str, content: bytes, *, name: str = "team/backend") -> None:
+        """Attach something to a pushed image by a tag, as clients do where there is no referrers API."""
+        manifest = attached_manifest(image, artifact_type, content)
+        tag = image.digest.replace(":", "-")
+        with self._client(name) as client:
+            for blob in (EMPTY, content):
+                self._push_blob(client, blob)
+            self._push_manifest(client, digest_of(manifest), manifest, MANIFEST)
+            found = client.get(f"manifests/{tag}", headers={"Accept": INDEX})
+            entries = found.json()["manifests"] if found.status_code == 200 else []
+            entries.append(archives.descriptor(manifest, MANIFEST, artifactType=artifact_type))
+            index = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+            self._push_manifest(client, tag, index, INDEX)
 
     @contextmanager
     def _client(self, name: str) -> Iterator[httpx.Client]:
@@ -343,24 +373,14 @@ class OwnRegistry:
 
     def attach(self, image: Image, artifact_type: str, content: bytes, *, name: str = "team/backend") -> None:
         """Attach something to a pushed image, through the referrers API or by the tag that stands in."""
-        config = b"{}"
-        manifest = to_json(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST,
-                "artifactType": artifact_type,
-                "config": archives.descriptor(config, "application/vnd.oci.empty.v1+json"),
-                "layers": [archives.descriptor(content, artifact_type)],
-                "subject": archives.descriptor(image.manifest, MANIFEST),
-            }
-        )
+        if not self.has_referrers:
+            self.pushed.attach(image, artifact_type, content, name=name)
+            return
+        manifest = attached_manifest(image, artifact_type, content)
         self.stored[name, "blobs", digest_of(content)] = (content, artifact_type)
         self.stored[name, "manifests", digest_of(manifest)] = (manifest, MANIFEST)
         entries = self.attached.setdefault((name, image.digest), [])
         entries.append(archives.descriptor(manifest, MANIFEST, artifactType=artifact_type))
-        if not self.has_referrers:
-            index = to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
-            self.stored[name, "manifests", image.digest.replace(":", "-")] = (index, INDEX)
 
     def close(self) -> None:
         """Nobody listens any more; idempotent."""

@@ -84,6 +84,10 @@ class ImageReference:
         """The manifest `digest` of the same repository."""
         return replace(self, tag="", digest=digest)
 
+    def tagged(self, tag: str) -> "ImageReference":
+        """What the same repository has under another tag."""
+        return replace(self, tag=tag, digest="")
+
     def __str__(self) -> str:
         return f"{self.host}/{self.repository}" + (f"@{self.digest}" if self.digest else f":{self.tag}")
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -23,15 +23,22 @@ from .external_uri import name_external
 from .fetches_in_flight import FetchesInFlight, Superseded
 from .galleries import Gallery
 from .gallery_index import GalleryChoice, GalleryEntry, GalleryIndexes
+from .install_errors import (
+    DownloadFailed,
+    ExternalInstallFailed,
+    InstallFailed,
+    MissingAfterInstall,
+    RunFileMissing,
+)
 from .install_progress import InstallStep, Listen, reporting, unheard
 from .installed import RUN_FILE, InstalledBackend, InstalledBackends, local_name
 from .integrity import ImageNotVerified, Integrity, IntegrityRequired, Payload
 from .keyed_locks import KeyedLocks
 from .messages.backend_progress import InstallPhase
-from .messages.error_text import go_quote
 from .ports.artifacts import ArtifactSource
 from .ports.clock import Clock
 from .ports.filesystem import FileKind, FileSystem, RootedPath
+from .shared_progress import SharedProgress
 from .source_order import next_source
 
 log = logging.getLogger(__name__)
@@ -44,58 +51,6 @@ _OF_ONE_SOURCE = (
     ImageNotVerified,
     IntegrityRequired,
 )
-
-
-@dataclass(eq=False)
-class InstallFailed(WorkerError):
-    """A backend could not be installed; what was there before is untouched."""
-
-    cause: WorkerError
-
-    def __str__(self) -> str:
-        return f"installing backend from gallery: {self.cause}"
-
-
-@dataclass(eq=False)
-class ExternalInstallFailed(WorkerError):
-    """An install by uri failed."""
-
-    uri: str
-    cause: WorkerError
-
-    def __str__(self) -> str:
-        return f"error installing backend {self.uri}: {self.cause}"
-
-
-@dataclass(eq=False)
-class DownloadFailed(WorkerError):
-    """No source gave the payload; `cause` is what the first one, `uri`, had to say."""
-
-    uri: str
-    cause: WorkerError
-
-    def __str__(self) -> str:
-        return f"failed to download backend {go_quote(self.uri)}: {self.cause}"
-
-
-@dataclass(eq=False)
-class RunFileMissing(WorkerError):
-    """A payload without a program to start, or with something else in its place."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return f"not a valid backend: run file not found {go_quote(str(self.path))}"
-
-
-@dataclass(eq=False)
-class MissingAfterInstall(WorkerError):
-    """A backend was installed, but nothing runnable has its name."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"backend {go_quote(self.name)} not found after install attempt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +80,7 @@ class InstallBackends:
     cleanup_s: float = 30.0  # for removing a private directory, also when cancelled
     locks: KeyedLocks[Path] = field(default_factory=KeyedLocks)  # by backend directory
     fetches: FetchesInFlight = field(default_factory=FetchesInFlight)
+    progress: SharedProgress = field(default_factory=SharedProgress)
 
     async def ensure(
         self,
@@ -142,7 +98,7 @@ class InstallBackends:
         Found on disk without `force`, nothing is downloaded. Otherwise it comes from `uri` if there is
         one (a local directory, an image, or else the name of a gallery entry), called `name` or, without
         one, as the uri says, with `alias` as its second name; else `backend` is looked up in `galleries`.
-        `listen` hears how far it is.
+        `listen` hears how far it is, or while it waits for another install of the same, how far that is.
         Source: LocalAI core/services/worker/install.go, installBackend.
 
         Raises:
@@ -189,10 +145,10 @@ class InstallBackends:
         try:
             if target is None:
                 return await self._install_from_galleries(uri, galleries, listen, urgency)
-            async with self._holding(self._places(target), urgency):
+            async with self._holding((target,), urgency, listen) as tell:
                 if urgency.force or await self.installed.find(target) is None:
                     metadata = BackendMetadata(alias=alias, name=target, uri=uri)
-                    await self._install(Payload(target, (uri,)), metadata, listen)
+                    await self._install(Payload(target, (uri,)), metadata, tell)
         except WorkerError as cause:
             raise ExternalInstallFailed(uri, cause) from cause
         return target
@@ -205,10 +161,10 @@ class InstallBackends:
         listen(InstallStep(InstallPhase.RESOLVING, name))
         choice = await self.galleries.choose(name, galleries)
         requested, concrete = choice.requested, choice.concrete
-        async with self._holding(self._places(requested.name, concrete.name), urgency):
+        async with self._holding((requested.name, concrete.name), urgency, listen) as tell:
             if urgency.force or await self.installed.find(requested.name) is None:
                 if urgency.force or not (requested.is_meta and await self._is_complete(concrete)):
-                    await self._install(_payload_of(concrete), _metadata_of(concrete), listen)
+                    await self._install(_payload_of(concrete), _metadata_of(concrete), tell)
                 if requested.is_meta:
                     await self._point(choice)
         return requested.name
@@ -297,14 +253,20 @@ class InstallBackends:
                 log.warning("left behind: %s could not be removed within %g s", private, self.cleanup_s)
 
     @asynccontextmanager
-    async def _holding(self, places: Sequence[Path], urgency: Urgency) -> AsyncIterator[None]:
+    async def _holding(
+        self, names: Sequence[BackendName], urgency: Urgency, listen: Listen
+    ) -> AsyncIterator[Listen]:
+        """Hold the directories `names`; what the block tells reaches `listen`, and those who wait for it."""
+        places = [self.installed.backends_path / name for name in names]
         if urgency.takes_over:
             self.fetches.take_over(places)
-        async with self.locks.hold_all(places):
-            yield
-
-    def _places(self, *names: BackendName) -> list[Path]:
-        return [self.installed.backends_path / name for name in names]
+        async with AsyncExitStack() as held:
+            if self.locks.are_busy(places):
+                listen(InstallStep(InstallPhase.RESOLVING, f"waiting for another operation on {names[0]}"))
+            with self.progress.overhearing(places, listen):
+                await held.enter_async_context(self.locks.hold_all(places))
+            with self.progress.telling(places, listen) as tell:
+                yield tell
 
 
 def _require_safe(name: str) -> None:

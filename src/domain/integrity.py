@@ -16,7 +16,7 @@ from .errors import (
 from .galleries import Gallery
 from .image_reference import names_image
 from .messages.error_text import go_quote
-from .ports.artifacts import Approve, ImageAttachments, approve_any
+from .ports.artifacts import OLD_SIGNATURE, Approve, ImageAttachments, approve_any
 from .ports.signatures import SignatureVerifier
 from .signature_policy import SignaturePolicy
 
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # Source: LocalAI pkg/oci/cosignverify; artifact types are this, a version, and `+json`.
 _BUNDLE = "application/vnd.dev.sigstore.bundle."
+_ONLY_OLD = (
+    "one in cosign's old form (tag .sig) is not read: `cosign sign --new-bundle-format` makes a bundle"
+)
 _IMAGE_FILE = "ocifile://"
 _OTHER_IMAGES = ("ollama://",)
 
@@ -122,7 +125,11 @@ class Integrity:
                 log.info("image verified: source=%s digest=%s signer=%s", uri, digest, signer.identities[0])
                 return
             objections.append(objection)
-        raise SignatureInvalid("; ".join(objections) or f"there is none for {digest}")
+        if not objections:
+            objections.append(f"there is none for {digest}")
+            if await self.attachments.attached(uri, digest, artifact_type=OLD_SIGNATURE):
+                objections.append(_ONLY_OLD)
+        raise SignatureInvalid("; ".join(objections))
 
 
 _NOT_VERIFIED = (

@@ -43,6 +43,10 @@ class KeyedLocks(Generic[K]):
                 await held.enter_async_context(self.hold(key))
             yield
 
+    def are_busy(self, keys: Iterable[K]) -> bool:
+        """Whether somebody holds one of `keys`."""
+        return any(key in self._entries for key in keys)
+
     def __len__(self) -> int:
         """How many keys are held or awaited right now."""
         return len(self._entries)

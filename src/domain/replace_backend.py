@@ -8,7 +8,8 @@ from .backend import ReplicaKey
 from .backend_files import backend_files
 from .errors import WorkerError
 from .galleries import Gallery
-from .install import InstallBackends, InstallFailed
+from .install import InstallBackends
+from .install_errors import InstallFailed
 from .install_progress import Listen, unheard
 from .installed import InstalledBackend, InstalledBackends
 from .stop_replicas import ReplicaNotStopped, stop_replicas

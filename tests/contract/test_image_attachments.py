@@ -10,8 +10,9 @@ import pytest
 from localai_worker.adapters.artifacts.registry.attachments import RegistryAttachments
 from localai_worker.adapters.memory.artifacts import InMemoryAttachments
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable, UnsupportedSource
-from localai_worker.domain.ports.artifacts import AttachedArtifact, ImageAttachments
+from localai_worker.domain.ports.artifacts import OLD_SIGNATURE, AttachedArtifact, ImageAttachments
 from tests import archives
+from tests.docker_registry import docker_registry
 from tests.registry import Image, OwnRegistry, own_registry, registry_images
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -21,6 +22,7 @@ ATTACHED = (
     AttachedArtifact(BUNDLE, b"2"),
 )
 IMAGE = Image([archives.tree_tar({"run.sh": b""})])
+OLD = Image([b"signed"], OLD_SIGNATURE)  # as cosign 2 leaves it
 
 
 @dataclass
@@ -37,7 +39,8 @@ class Stage:
 
 
 def memory_stage() -> Stage:
-    memory = InMemoryAttachments({("oci://r.invalid/b:1", IMAGE.digest): list(ATTACHED)})
+    old = AttachedArtifact(OLD_SIGNATURE, b"signed")
+    memory = InMemoryAttachments({("oci://r.invalid/b:1", IMAGE.digest): [old, *ATTACHED]})
 
     def unplug() -> None:
         memory.offline = True
@@ -51,13 +54,28 @@ def registry_stage(top: Path, *, has_referrers: bool) -> Iterator[tuple[Stage, O
         uri = own.pushed.push(IMAGE)
         for each in ATTACHED:
             own.attach(IMAGE, each.artifact_type, each.content)
+        own.pushed.push(OLD, f"{IMAGE.digest.replace(':', '-')}.sig")
         yield Stage(RegistryAttachments(registry_images(top).client), uri, own.close), own
 
 
-@pytest.fixture(params=["memory", "referrers API", "referrers tag"])
+@contextmanager
+def docker_stage(top: Path) -> Iterator[Stage]:
+    """A registry of which everybody has one: it knows no referrers."""
+    with docker_registry(top) as real:
+        uri = real.push(IMAGE)
+        for each in ATTACHED:
+            real.attach(IMAGE, each.artifact_type, each.content)
+        real.push(OLD, f"{IMAGE.digest.replace(':', '-')}.sig")
+        yield Stage(RegistryAttachments(registry_images(top).client), uri, real.stop)
+
+
+@pytest.fixture(params=["memory", "referrers API", "referrers tag", "docker-registry"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     if request.param == "memory":
         yield memory_stage()
+    elif request.param == "docker-registry":
+        with docker_stage(tmp_path) as stage:
+            yield stage
     else:
         with registry_stage(tmp_path, has_referrers=request.param == "referrers API") as (stage, _):
             yield stage
@@ -68,6 +86,12 @@ async def test_what_is_attached_comes_in_order_and_only_of_the_type_asked_for(st
     assert await stage.contents("application/") == [b"{}", b"1", b"2"]
     found = await stage.attachments.attached(stage.uri, IMAGE.digest, artifact_type=BUNDLE)
     assert {each.artifact_type for each in found} == {BUNDLE}
+
+
+async def test_an_old_signature_is_found_by_its_own_type_alone(stage: Stage) -> None:
+    assert await stage.contents(OLD_SIGNATURE) == [b"signed"]
+    assert b"signed" not in await stage.contents("application/")
+    assert await stage.contents(OLD_SIGNATURE, f"sha256:{'1' * 64}") == []
 
 
 async def test_nothing_attached_is_no_error(stage: Stage) -> None:

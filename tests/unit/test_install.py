@@ -27,9 +27,9 @@ from localai_worker.domain.errors import (
 )
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.gallery_index import GalleryIndexes
-from localai_worker.domain.install import (
+from localai_worker.domain.install import InstallBackends
+from localai_worker.domain.install_errors import (
     DownloadFailed,
-    InstallBackends,
     InstallFailed,
     MissingAfterInstall,
     RunFileMissing,

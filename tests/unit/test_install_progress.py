@@ -137,6 +137,68 @@ async def test_what_is_installed_already_is_started_and_told_so() -> None:
     assert events[-1][1].percentage == 100
 
 
+async def test_a_second_install_tells_that_it_waits_and_how_far_the_first_is() -> None:
+    """N-B29: its bar moves with the one it waits for, and ends by itself."""
+    async with memory_node() as node:
+        node.offer("engine")
+        artifacts = node.parts.artifacts()
+        artifacts.delay_s = 2
+        async with heard(node, "op.1") as first, heard(node, "op.2") as second:
+
+            async def install_later() -> None:
+                await anyio.sleep(1)
+                assert (await node.install("engine", "two", op_id="op.2")).success
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: node.install("engine", "one", op_id="op.1"))
+                tasks.start_soon(install_later)
+    assert second[-1][0] - first[-1][0] < 1  # it fetched nothing itself
+    assert phases(first) == phases(second) == ["resolving", "downloading", "extracting", "starting"]
+    waited = [event.file_name for _, event in second if event.phase == "resolving"]
+    assert waited[-1] == "waiting for another operation on engine"
+    heard_of = [event for at_s, event in second if event.phase in {"downloading", "extracting"}]
+    assert {event.file_name for event in heard_of} <= {event.file_name for _, event in first}
+    assert all(event.op_id == "op.2" for _, event in second)
+    percentages = [event.percentage for _, event in second]
+    assert percentages == sorted(percentages)
+    assert percentages[-1] == 100
+
+
+async def test_whoever_waits_for_an_install_that_fails_goes_on_by_itself() -> None:
+    async with memory_node() as node:
+        node.offer("engine")
+        artifacts = node.parts.artifacts()
+        artifacts.delay_s = 2
+        artifacts.broken.add("ocifile:///images/engine.tar")
+        async with heard(node, "op.1") as first, heard(node, "op.2") as second:
+
+            async def mend_and_install() -> None:
+                await anyio.sleep(1)
+                async with anyio.create_task_group() as again:
+                    again.start_soon(lambda: node.install("engine", "two", op_id="op.2"))
+                    await anyio.sleep(2)
+                    artifacts.broken.clear()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: node.install("engine", "one", op_id="op.1"))
+                tasks.start_soon(mend_and_install)
+    assert first[-1][1].percentage < 100
+    assert second[-1][1].percentage == 100
+
+
+async def test_a_deletion_is_waited_for_in_words_too() -> None:
+    async with memory_node() as node:
+        node.offer("engine")
+        path = node.container.settings().backends_path / "engine"
+        async with heard(node) as events, anyio.create_task_group() as tasks:
+            locks = node.container.installer().locks
+            async with locks.hold(path):
+                tasks.start_soon(lambda: node.install("engine", op_id=OP))
+                await anyio.sleep(5)
+                assert events[-1][1].file_name == "waiting for another operation on engine"
+    assert events[-1][1].percentage == 100
+
+
 async def test_operations_side_by_side_do_not_mix() -> None:
     async with memory_node() as node:
         for name in ("one", "two"):

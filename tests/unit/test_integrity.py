@@ -19,7 +19,7 @@ from localai_worker.domain.gallery_index import GalleryIndexes
 from localai_worker.domain.install import InstallBackends
 from localai_worker.domain.installed import InstalledBackends
 from localai_worker.domain.integrity import Integrity, Payload
-from localai_worker.domain.ports.artifacts import AttachedArtifact
+from localai_worker.domain.ports.artifacts import OLD_SIGNATURE, AttachedArtifact
 from localai_worker.domain.ports.signatures import Signer
 from localai_worker.domain.read_galleries import ReadGalleries
 from localai_worker.domain.signature_policy import InvalidPolicy, SignaturePolicy
@@ -101,6 +101,16 @@ async def test_an_image_that_nobody_signed_is_refused_before_anything_is_written
     why = await node.refusal()
     assert f'image verification failed for "{IMAGE}"' in why
     assert f"there is none for {await node.digest()}" in why
+
+
+async def test_an_image_with_only_an_old_signature_is_told_how_to_get_another() -> None:
+    """G-2.7.4: upstream does not read these either."""
+    node = Node(POLICY)
+    node.offer(IMAGE)
+    node.attachments.stored[IMAGE, await node.digest()] = [AttachedArtifact(OLD_SIGNATURE, b"{}")]
+    why = await node.refusal()
+    assert "there is none for" in why
+    assert "--new-bundle-format" in why
 
 
 @pytest.mark.parametrize(

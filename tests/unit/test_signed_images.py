@@ -3,7 +3,8 @@
 import gzip
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from typer.testing import CliRunner, Result
 
 from localai_worker.app.cli import app
 from localai_worker.app.option_table import OPTIONS
+from localai_worker.domain.ports.artifacts import OLD_SIGNATURE
 from tests import archives
+from tests.docker_registry import docker_registry
 from tests.keyless import Keyless
-from tests.registry import Image, OwnRegistry, own_registry
+from tests.registry import Image, Registry, own_registry
 
 IMAGE = Image([gzip.compress(archives.tree_tar({"run.sh": b"#!/bin/sh\n"}))])
+OTHER = Image([gzip.compress(archives.tree_tar({"run.sh": b"#!/bin/sh\necho other\n"}))])
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 REPOSITORY = "https://github.com/example/repo/"
 POLICY = {
@@ -25,16 +29,28 @@ POLICY = {
 }
 
 
-@pytest.fixture
-def registry() -> Iterator[OwnRegistry]:
-    with own_registry() as own:
-        yield own
+@dataclass
+class Place:
+    """A registry: how to push to it, and how to attach something to what was pushed."""
+
+    pushed: Registry
+    attach: Callable[[Image, str, bytes], None]
+
+
+@pytest.fixture(params=["referrers API", "referrers tag", "docker-registry"])
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "docker-registry":
+        with docker_registry(tmp_path) as real:
+            yield Place(real, real.attach)
+    else:
+        with own_registry(has_referrers=request.param == "referrers API") as own:
+            yield Place(own.pushed, own.attach)
 
 
 class Node:
     """A node whose gallery wants signatures."""
 
-    def __init__(self, top: Path, registry: OwnRegistry) -> None:
+    def __init__(self, top: Path, registry: Place) -> None:
         self.registry = registry
         self.sigstore = Keyless()
         self.backends = top / "backends"
@@ -61,7 +77,7 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, registry: OwnRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+def node(tmp_path: Path, registry: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     for option in OPTIONS:
         for name in option.env:
             monkeypatch.delenv(name, raising=False)
@@ -79,6 +95,8 @@ def test_a_signed_image_is_installed(node: Node) -> None:
     result = node.install()
     assert result.exit_code == 0, result.output
     assert (node.backends / "tool/run.sh").exists()
+    layer = archives.digest_of(IMAGE.layers[0]).removeprefix("sha256:")
+    assert list(node.backends.rglob(f"{layer}*"))  # where the refused ones would be
 
 
 def test_a_good_signature_behind_others_counts(node: Node) -> None:
@@ -90,16 +108,25 @@ def test_a_good_signature_behind_others_counts(node: Node) -> None:
     assert node.install().exit_code == 0
 
 
-@pytest.mark.parametrize("signed", ["not at all", "by somebody else", "with another trust root"])
+@pytest.mark.parametrize(
+    "signed",
+    ["not at all", "by somebody else", "with another trust root", "another image", "in the old form"],
+)
 def test_any_other_image_is_refused_and_no_layer_of_it_is_fetched(node: Node, signed: str) -> None:
     """G-2.7.3, G-2.7.7."""
     if signed == "by somebody else":
         node.sign("https://github.com/somebody/else")
     elif signed == "with another trust root":
         node.sign(by=Keyless())
+    elif signed == "another image":
+        other = json.dumps(node.sigstore.bundle(OTHER.digest, identity=f"{REPOSITORY}build.yaml")).encode()
+        node.registry.attach(IMAGE, BUNDLE, other)
+    elif signed == "in the old form":
+        node.registry.pushed.push(Image([b"{}"], OLD_SIGNATURE), f"{IMAGE.digest.replace(':', '-')}.sig")
     result = node.install()
     assert result.exit_code == 1
     assert "image verification failed for" in result.stderr
     assert not (node.backends / "tool").exists()
-    layer = archives.digest_of(IMAGE.layers[0])
-    assert node.registry.gets(layer) == []
+    assert ("--new-bundle-format" in result.stderr) == (signed == "in the old form")
+    layer = archives.digest_of(IMAGE.layers[0]).removeprefix("sha256:")
+    assert list(node.backends.rglob(f"{layer}*")) == []

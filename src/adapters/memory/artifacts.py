@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable, UnsupportedSource
 from ...domain.ports.artifacts import (
+    OLD_SIGNATURE,
     Approve,
     ArtifactEstimate,
     AttachedArtifact,
@@ -103,7 +104,12 @@ class InMemoryAttachments:
         if self.offline:
             raise ArtifactUnavailable(uri, _OFFLINE)
         found = self.stored.get((uri, digest), [])
-        return [each for each in found if each.artifact_type.startswith(artifact_type)]
+        return [
+            each
+            for each in found
+            if each.artifact_type.startswith(artifact_type)
+            and (each.artifact_type == OLD_SIGNATURE) == (artifact_type == OLD_SIGNATURE)
+        ]
 
 
 def _absent(uri: str, stored: Iterable[str]) -> ArtifactMissing | UnsupportedSource:

@@ -110,6 +110,10 @@ class ArtifactSource(Protocol):
         """
 
 
+# Source: sigstore/cosign specs/SIGNATURE_SPEC.md.
+OLD_SIGNATURE = "application/vnd.dev.cosign.simplesigning.v1+json"
+
+
 @dataclass(frozen=True, slots=True)
 class AttachedArtifact:
     """Something attached to an image, like a signature: its type, and the content of its first layer."""
@@ -125,8 +129,9 @@ class ImageAttachments(Protocol):
         """What is attached to the manifest `digest` in the repository of the image `uri`.
 
         Only types that begin with `artifact_type`, in the order the registry lists them. Where the
-        registry has no referrers API, its tag `<algorithm>-<hex>` is read instead; nothing attached is
-        no error. Contents are verified against their digests.
+        registry has no referrers API, its tag `<algorithm>-<hex>` is read instead. What older cosigns
+        leave under the tag `<algorithm>-<hex>.sig` is found by its own type, OLD_SIGNATURE, alone.
+        Nothing attached is no error. Contents are verified against their digests.
 
         Raises:
             UnsupportedSource: `uri` is no image in a registry.

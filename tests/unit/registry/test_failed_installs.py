@@ -18,7 +18,8 @@ from localai_worker.adapters.memory.artifacts import InMemoryAttachments
 from localai_worker.adapters.memory.clock import ManualClock
 from localai_worker.adapters.memory.signatures import InMemorySignatures
 from localai_worker.domain.gallery_index import GalleryIndexes
-from localai_worker.domain.install import InstallBackends, InstallFailed
+from localai_worker.domain.install import InstallBackends
+from localai_worker.domain.install_errors import InstallFailed
 from localai_worker.domain.installed import InstalledBackends
 from localai_worker.domain.integrity import Integrity
 from localai_worker.domain.read_galleries import ReadGalleries

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ....domain.errors import ArtifactInvalid, UnsupportedSource
+from ....domain.errors import ArtifactInvalid, ArtifactMissing, UnsupportedSource
 from ....domain.image_reference import ImageReference, names_image
-from ....domain.ports.artifacts import AttachedArtifact
-from ..image_manifest import field_of, parse_document, parse_manifest
+from ....domain.ports.artifacts import OLD_SIGNATURE, AttachedArtifact
+from ..image_manifest import Descriptor, field_of, parse_document, parse_manifest
 from ..streams import is_digest
 from ..web.flight import Flight, in_flight, run
 from .client import DOCUMENT_BYTES, RegistryClient
@@ -33,6 +33,8 @@ class RegistryAttachments:
         self, uri: str, digest: str, artifact_type: str, flight: Flight
     ) -> Sequence[AttachedArtifact]:
         reference = parse_reference(uri)
+        if artifact_type == OLD_SIGNATURE:
+            return self._old_signatures(reference, digest, flight, uri)
         content = self.client.referrers(reference, digest, flight, uri=uri)
         if content is None:
             return ()
@@ -52,12 +54,36 @@ class RegistryAttachments:
         if not isinstance(digest, str) or not is_digest(digest):
             raise ArtifactInvalid(uri, f"what is attached has the digest {digest!r}")
         found = self.client.manifest(reference.at(digest), flight, uri=uri)
-        document = parse_document(found.content, what=f"attached manifest {digest}", uri=uri)
-        _, layers = parse_manifest(document, what=f"attached manifest {digest}", uri=uri, any_type=True)
-        if not layers or not is_digest(layers[0].digest):
+        layers = _layers(found.content, f"attached manifest {digest}", uri)
+        if not layers:
             raise ArtifactInvalid(uri, f"attached manifest {digest} has no content")
-        content = self.client.blob(reference, layers[0].digest, DOCUMENT_BYTES, flight, uri=uri)
-        return AttachedArtifact(_type_of(entry), content)
+        return AttachedArtifact(_type_of(entry), self._content(reference, layers[0], flight, uri))
+
+    def _old_signatures(
+        self, reference: ImageReference, digest: str, flight: Flight, uri: str
+    ) -> Sequence[AttachedArtifact]:
+        """One for each layer of the image that the tag names."""
+        tag = f"{digest.replace(':', '-', 1)}.sig"
+        try:
+            found = self.client.manifest(reference.tagged(tag), flight, uri=uri)
+        except ArtifactMissing:
+            return ()
+        layers = _layers(found.content, f"manifest {tag}", uri)[:_ATTACHED]
+        return [
+            AttachedArtifact(layer.media_type, self._content(reference, layer, flight, uri))
+            for layer in layers
+            if layer.media_type == OLD_SIGNATURE
+        ]
+
+    def _content(self, reference: ImageReference, layer: Descriptor, flight: Flight, uri: str) -> bytes:
+        if not is_digest(layer.digest):
+            raise ArtifactInvalid(uri, f"what is attached has the digest {layer.digest!r}")
+        return self.client.blob(reference, layer.digest, DOCUMENT_BYTES, flight, uri=uri)
+
+
+def _layers(manifest: bytes, what: str, uri: str) -> Sequence[Descriptor]:
+    document = parse_document(manifest, what=what, uri=uri)
+    return parse_manifest(document, what=what, uri=uri, any_type=True)[1]
 
 
 def _type_of(entry: object) -> str:

@@ -147,7 +147,7 @@ class RegistryClient:
         if content is not None:
             return content
         try:
-            tagged = ImageReference(reference.host, reference.repository, digest.replace(":", "-", 1))
+            tagged = reference.tagged(digest.replace(":", "-", 1))
             return self.manifest(tagged, flight, uri=uri).content
         except ArtifactMissing:
             return None
