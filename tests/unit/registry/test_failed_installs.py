@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from localai_worker.adapters.artifacts.registry.images import RegistryImages
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.galleries.documents import GalleryDocumentReaders
 from localai_worker.adapters.memory.artifacts import InMemoryAttachments
