@@ -24,8 +24,8 @@ from anyio import to_thread
 from benchmarks import harness
 from benchmarks.harness import Report
 from benchmarks.slow_network import slow_network
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
 from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.s3.client import Bucket, LazyClient
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.system_clock import SystemClock

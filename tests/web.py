@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Page:
     """What one path answers. `tag`: its ETag; `chunks` go out as they come, also without end.
 
-    A range from some byte on is answered with that part if it `gives_parts`.
+    A range from some byte on is answered with that part if it `gives_parts`. Who does not show the `token` is
+    refused.
     """
 
     body: bytes = b""
@@ -20,6 +21,7 @@ class Page:
     tag: str = ""
     chunks: Iterator[bytes] | None = None
     gives_parts: bool = True
+    token: str = ""
     stall: bool = False  # nothing at all is answered until the server ends
 
 
@@ -69,6 +71,8 @@ def web_server() -> Iterator[Web]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             web.visits.append(Visit(self.command, self.path, headers))
             page = web.pages.get(self.path, Page(b"nothing here", status=404))
+            if page.token and headers.get("authorization") != f"Bearer {page.token}":
+                page = Page(b"Invalid username or password.", status=401)
             if page.stall:
                 web.ended.wait(60)
                 self.close_connection = True

@@ -236,6 +236,8 @@ class Container(containers.DeclarativeContainer):
     )
     downloads = providers.Singleton(model_parts.downloads)
     archives = providers.Singleton(model_parts.archives)
+    model_hub = providers.Singleton(model_parts.model_hub, environment)
+    file_locks = providers.Singleton(model_parts.file_locks)
     prefetch = providers.Callable(model_parts.prefetcher, __self__)
     explanation = providers.Callable(model_parts.explanation, __self__)
     backend_commands = providers.Singleton(

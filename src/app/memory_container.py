@@ -7,6 +7,7 @@ from ..adapters.memory.artifacts import InMemoryArtifacts, InMemoryAttachments
 from ..adapters.memory.backend_client import InMemoryBackendClient
 from ..adapters.memory.custody import InMemoryKeeper, InMemoryStateLock
 from ..adapters.memory.downloads import InMemoryDownloads
+from ..adapters.memory.file_locks import InMemoryFileLocks
 from ..adapters.memory.filesystem import InMemoryFileSystem
 from ..adapters.memory.frontend import InMemoryFrontend
 from ..adapters.memory.frontend_client import InMemoryFrontendClient
@@ -15,6 +16,7 @@ from ..adapters.memory.hardware import InMemoryHardware
 from ..adapters.memory.http_server import InMemoryHttpServer
 from ..adapters.memory.loop_clock import LoopClock
 from ..adapters.memory.machine import FakeProgram, InMemoryMachine
+from ..adapters.memory.model_hub import InMemoryModelHub
 from ..adapters.memory.network import InMemoryNetwork
 from ..adapters.memory.object_store import InMemoryObjectStore
 from ..adapters.memory.oom import InMemoryOomKills
@@ -88,6 +90,8 @@ class MemoryParts(containers.DeclarativeContainer):
     signatures = providers.Singleton(InMemorySignatures)
     downloads = providers.Singleton(InMemoryDownloads)
     archives = providers.Singleton(InMemoryArchives, filesystem)
+    model_hub = providers.Singleton(InMemoryModelHub, downloads)
+    file_locks = providers.Singleton(InMemoryFileLocks, filesystem)
     http = providers.Singleton(InMemoryHttpServer, file_app)
     object_store = providers.Singleton(_object_store, settings)
     ranged_files = providers.Singleton(InMemoryRangedFiles, filesystem)

@@ -1,12 +1,18 @@
 """What few workers need, imported when it is built: fetching models, and explaining backends."""
 
-from collections.abc import Callable, Coroutine
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.read_galleries import ReadGalleries
+from ..domain.snapshot_spec import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
+    from ..domain.custody import Custody
+    from ..domain.download_file import DownloadFile
+    from ..domain.ensure_snapshot import EnsureSnapshot
     from ..domain.explain_backend import ExplainBackend
     from .container import Container
 
@@ -25,6 +31,20 @@ def archives() -> Any:
     return LocalArchives()
 
 
+def model_hub(environment: Mapping[str, str]) -> Any:
+    """Whole repositories of models."""
+    from ..adapters.downloads.hub import HttpModelHub
+
+    return HttpModelHub(hugging_face_endpoint(environment))
+
+
+def file_locks() -> Any:
+    """Locks between processes that share a models directory."""
+    from ..adapters.filesystem.file_locks import LocalFileLocks
+
+    return LocalFileLocks()
+
+
 def prefetcher(container: "Container") -> Callable[[], Coroutine[Any, Any, None]]:
     """Fetches the models that the settings name; without any it does nothing, and loads nothing."""
 
@@ -36,6 +56,7 @@ def prefetcher(container: "Container") -> Callable[[], Coroutine[Any, Any, None]
 
 
 def _prefetch(container: "Container") -> Any:
+    from ..domain.bind_snapshots import BindSnapshots
     from ..domain.download_file import DownloadFile
     from ..domain.install_model import InstallModel
     from ..domain.prefetch_models import PrefetchModels
@@ -43,6 +64,7 @@ def _prefetch(container: "Container") -> Any:
     settings, filesystem, documents = container.settings(), container.filesystem(), container.gallery_source()
     hugging_face = hugging_face_endpoint(container.environment())
     models_path = settings.models_path
+    download = DownloadFile(filesystem, container.downloads(), floor_bytes=settings.disk_floor_bytes)
     copies = models_path.parent / "cache/gallery"
     return PrefetchModels(
         ids=settings.prefetch_models,
@@ -52,10 +74,11 @@ def _prefetch(container: "Container") -> Any:
             filesystem,
             models_path,
             documents,
-            DownloadFile(filesystem, container.downloads()),
+            download,
             container.artifacts(),
             container.archives(),
             container.prefetched(),
+            BindSnapshots(_snapshots(container, download), container.prefetched()),
             hugging_face,
         ),
         downloads=container.downloads(),
@@ -63,6 +86,32 @@ def _prefetch(container: "Container") -> Any:
         hardware=container.hardware(),
         capability=container.detection().capability,
     )
+
+
+def _snapshots(container: "Container", download: "DownloadFile") -> "EnsureSnapshot":
+    from ..domain.build_snapshot import BuildSnapshot
+    from ..domain.committed_snapshots import CommittedSnapshots
+    from ..domain.ensure_snapshot import EnsureSnapshot
+    from ..domain.partial_trees import PartialTrees
+    from ..domain.resolve_snapshot import ResolveSnapshot
+
+    filesystem, models_path = container.filesystem(), container.settings().models_path
+    token = container.environment().get(TOKEN_VARIABLE, "").strip()
+    committed = CommittedSnapshots(filesystem, models_path)
+    return EnsureSnapshot(
+        filesystem,
+        models_path,
+        resolver=ResolveSnapshot(container.model_hub(), token),
+        builder=BuildSnapshot(filesystem, models_path, download, committed),
+        committed=committed,
+        trees=PartialTrees(filesystem, models_path, container.clock(), partial(_writer, container.custody())),
+        locks=container.file_locks(),
+    )
+
+
+def _writer(custody: "Custody") -> str:
+    """This worker's name among those that fetch into one models directory: its state directory's."""
+    return hashlib.sha256(custody.owner.encode()).hexdigest()[:16]
 
 
 def explanation(container: "Container") -> "ExplainBackend":

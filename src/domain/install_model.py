@@ -6,12 +6,13 @@ from pathlib import Path, PurePosixPath
 
 import anyio
 
+from .bind_snapshots import BindSnapshots
 from .download_file import DownloadFile
 from .errors import ArtifactUnavailable
 from .image_reference import names_image
 from .index_urls import HUGGING_FACE, document_url
 from .model_entry import ModelFile
-from .model_plan import ModelPlan, below_models
+from .model_plan import ModelPlan, below_models, in_order
 from .ollama import OLLAMA_REGISTRY, ollama_blob, ollama_manifest_url
 from .ports.archives import ArchiveUnpacker, is_archive
 from .ports.artifacts import ArtifactSource
@@ -41,6 +42,7 @@ class InstallModel:
     artifacts: ArtifactSource
     archives: ArchiveUnpacker
     prefetched: PrefetchedFiles
+    snapshots: BindSnapshots
     hugging_face: str = HUGGING_FACE
     ollama: str = OLLAMA_REGISTRY
     cleanup_s: float = 30.0
@@ -48,20 +50,21 @@ class InstallModel:
     async def install(self, plan: ModelPlan) -> None:
         """Write what `plan` says: files in their order, templates, the model's YAML, and the record.
 
+        A plan without files may want whole repositories instead: see `BindSnapshots`.
+
         Raises:
             WorkerError: what could not be fetched or written.
         """
         await self.filesystem.make_directory(self.models_path)
-        if plan.wants_snapshot:
-            log.warning(
-                "model has no files of its own, its weights are left to the backend: model=%s", plan.name
-            )
+        config = plan.config
+        if config is not None and not plan.files:
+            config = in_order(await self.snapshots.bind(plan.name, config))
         for file in plan.files:
             await self._put_file(file)
         for template in plan.templates:
             await self._write(below_models(f"{template.name}.tmpl"), template.content.encode())
-        if plan.config is not None:
-            await self._write(plan.config_path, await self.documents.write(plan.config))
+        if config is not None:
+            await self._write(plan.config_path, await self.documents.write(config))
         await self._write(plan.record_path, await self.documents.write(plan.record()))
 
     async def _put_file(self, file: ModelFile) -> None:

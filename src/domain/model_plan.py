@@ -62,11 +62,6 @@ class ModelPlan:
     pinned_variant: str = ""
 
     @property
-    def wants_snapshot(self) -> bool:
-        """Whether upstream would fetch a whole repository of Hugging Face for it, or try to."""
-        return not self.files and self.config is not None and bool(self.config.get("parameters"))
-
-    @property
     def config_path(self) -> PurePosixPath:
         return below_models(f"{self.name}.yaml")
 
@@ -189,8 +184,14 @@ def _with_sampling(config: dict[str, YamlValue]) -> dict[str, YamlValue]:
 
 
 def in_order(value: Mapping[str, YamlValue]) -> dict[str, YamlValue]:
-    """`value` with its keys in order, at every depth."""
-    return {key: in_order(each) if isinstance(each, dict) else each for key, each in sorted(value.items())}
+    """`value` with its keys in order, at every depth, also within lists."""
+    return {key: _in_order(each) for key, each in sorted(value.items())}
+
+
+def _in_order(value: YamlValue) -> YamlValue:
+    if isinstance(value, list):
+        return [_in_order(each) for each in value]
+    return in_order(value) if isinstance(value, dict) else value
 
 
 def _check(name: str, config: Mapping[str, YamlValue]) -> None:

@@ -34,6 +34,7 @@ class Stage:
     withhold_size: Callable[[], None]
     refuse: Callable[[], None]
     break_at: Callable[[int], None]
+    close: Callable[[str], None]
     unreachable: str
 
 
@@ -51,6 +52,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
                 lambda: setattr(memory, "tells_size", False),
                 lambda: memory.refused.add(url),
                 lambda at: memory.breaks.update({url: at}),
+                lambda token: memory.closed.update({url: token}),
                 "https://nowhere/model.gguf",
             )
             return
@@ -68,12 +70,15 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
             lambda: put(chunks=iter([CONTENT])),
             lambda: put(status=403),
             lambda at: put(body=CONTENT[:at], headers={"Content-Length": str(len(CONTENT))}),
+            lambda token: put(token=token),
             "http://127.0.0.1:1/model.gguf",
         )
 
 
-async def received(downloads: Downloads, url: str, start: int = 0) -> tuple[int, int | None, bytes]:
-    async with downloads.open(url, start=start) as download:
+async def received(
+    downloads: Downloads, url: str, start: int = 0, token: str = ""
+) -> tuple[int, int | None, bytes]:
+    async with downloads.open(url, start=start, token=token) as download:
         content = b"".join([chunk async for chunk in download.chunks()])
         return download.starts_at, download.total_bytes, content
 
@@ -105,6 +110,14 @@ async def test_a_server_that_says_no_is_not_asked_again(stage: Stage) -> None:
     stage.refuse()
     with pytest.raises(DownloadRefused):
         await received(stage.downloads, stage.url)
+
+
+async def test_a_token_opens_what_is_closed_without_it(stage: Stage) -> None:
+    stage.close("hf_secret")
+    assert await received(stage.downloads, stage.url, token="hf_secret") == (0, len(CONTENT), CONTENT)
+    for token in ("", "hf_wrong"):
+        with pytest.raises(DownloadRefused):
+            await received(stage.downloads, stage.url, token=token)
 
 
 async def test_a_connection_that_breaks_is_told_after_what_came(stage: Stage) -> None:
@@ -167,6 +180,18 @@ async def test_a_redirect_is_followed_and_credentials_stay_at_home() -> None:
         assert home.visits[0].headers["user-agent"].startswith("LocalAI-worker/")
         assert "authorization" in home.visits[0].headers
         assert "authorization" not in elsewhere.visits[0].headers
+
+
+async def test_a_token_goes_nowhere_else() -> None:
+    """M-5.2: not where the hub sends us for large files."""
+    with web_server() as hub, web_server() as store:
+        hub.pages["/x"] = Page(status=302, headers={"Location": store.url("/y", "localhost")})
+        store.pages["/y"] = Page(CONTENT)
+        got = await received(HttpDownloads(), hub.url("/x"), 1000, token="hf_secret")
+        assert got == (1000, len(CONTENT), CONTENT[1000:])
+        assert hub.visits[0].headers["authorization"] == "Bearer hf_secret"
+        assert "authorization" not in store.visits[0].headers
+        assert store.visits[0].headers["range"] == "bytes=1000-"
 
 
 async def test_passwords_in_urls_are_not_told() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from localai_worker.adapters.memory.downloads import InMemoryDownloads
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.domain.download_file import DownloadFile
+from localai_worker.domain.download_file import DownloadFile, WantedFile
 from localai_worker.domain.errors import (
     ArtifactInvalid,
     ArtifactMissing,
@@ -163,3 +163,57 @@ async def test_a_size_nobody_tells_is_no_hindrance(node: Node) -> None:
 async def test_what_is_no_hash_is_told(node: Node, sha256: str) -> None:
     assert "is no SHA-256; 64 hex digits are wanted" in str(await node.failure(sha256))
     assert node.web.asked == []
+
+
+async def test_a_part_that_lacks_nothing_is_not_fetched_again(node: Node) -> None:
+    """M-4.2.7: its worker was killed before the file could appear."""
+    partial = await node.filesystem.open_partial(PLACE, sha256=SHA256, total_bytes=len(CONTENT))
+    await partial.write(CONTENT)
+    await partial.keep()
+    assert await node.fetch() == CONTENT
+    assert node.web.asked == []
+    assert node.filesystem.files(Path("/models")) == [PLACE.path]
+
+
+async def test_a_part_that_lacks_nothing_and_is_wrong_is_fetched_anew(node: Node) -> None:
+    partial = await node.filesystem.open_partial(PLACE, sha256=SHA256, total_bytes=len(CONTENT))
+    await partial.write(CONTENT[::-1])
+    await partial.keep()
+    assert await node.fetch() == CONTENT
+    assert node.starts == [0]
+
+
+async def test_some_of_the_disk_stays_free(node: Node) -> None:
+    node.service.floor_bytes = 10_000
+    node.filesystem.capacity_bytes = len(CONTENT) + 9_000
+    error = await node.failure()
+    assert isinstance(error, NoSpace)
+    assert "10000 must stay free (LOCALAI_WORKER_DISK_FLOOR), 1000 are missing" in str(error)
+
+
+async def test_a_file_that_never_ends_stops_at_what_must_stay_free(node: Node) -> None:
+    """No size is told, so that nothing could be asked for beforehand."""
+    node.web.files[URL] = bytes(80 << 20)
+    node.web.tells_size = False
+    node.service.floor_bytes = 10 << 20
+    node.filesystem.capacity_bytes = 60 << 20
+    assert isinstance(await node.failure(""), NoSpace)
+    assert node.filesystem.files(Path("/models")) == []
+
+
+@pytest.mark.parametrize("tells_size", [True, False])
+@pytest.mark.parametrize("more", [-1, 1])
+async def test_another_size_than_was_said_is_refused(node: Node, more: int, tells_size: bool) -> None:
+    node.web.tells_size = tells_size
+    wanted = WantedFile(url=URL, size_bytes=len(CONTENT) + more)
+    with pytest.raises(WorkerError, match=f"{len(CONTENT) + more}|1 bytes early"):
+        await node.service.fetch_wanted(wanted, PLACE)
+    assert node.filesystem.files(Path("/models")) == []
+
+
+async def test_a_size_that_is_known_lets_a_transfer_go_on_where_the_server_tells_none(node: Node) -> None:
+    node.web.tells_size = False
+    node.web.breaks[URL] = 10_000
+    wanted = WantedFile(url=URL, sha256=SHA256, size_bytes=len(CONTENT))
+    assert await node.service.fetch_wanted(wanted, PLACE) == SHA256
+    assert node.starts == [0, 10_000]

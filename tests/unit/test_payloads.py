@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from localai_worker.adapters.artifacts.file_payloads import FilePayloads
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.adapters.artifacts.url_payloads import UrlPayloads
 from localai_worker.adapters.artifacts.web.client import WebClient
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable, WorkerError

@@ -27,6 +27,7 @@ from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.prefetch_models import PrefetchModels
 from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.read_galleries import ReadGalleries
+from tests.snapshots import on_disk
 from tests.web import Page, Web, web_server
 
 GOLDEN = Path(__file__).parents[1] / "golden/models"
@@ -82,7 +83,8 @@ class Node:
                 DownloadFile(filesystem, downloads, first_wait_s=0),
                 LocalDirectories(),
                 LocalArchives(),
-                PrefetchedFiles(filesystem, self.models),
+                prefetched := PrefetchedFiles(filesystem, self.models),
+                on_disk(self.models, endpoint, prefetched),
                 endpoint,
             ),
             downloads=downloads,

@@ -16,9 +16,11 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.galleries import InMemoryGalleries
 from localai_worker.adapters.memory.hardware import InMemoryHardware
 from localai_worker.adapters.memory.machine import InMemoryMachine
+from localai_worker.adapters.memory.model_hub import InMemoryModelHub
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.domain.delete_model import DeleteModel
 from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
@@ -31,6 +33,7 @@ from localai_worker.domain.read_galleries import ReadGalleries
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 from tests.memory_worker import memory_settings
+from tests.snapshots import in_memory_snapshots
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 MODELS = Path("/srv/models")
@@ -52,6 +55,8 @@ class Node:
         self.artifacts = InMemoryArtifacts(self.filesystem)
         self.network = InMemoryNetwork(InMemoryMachine(), names={"docs.example": ("93.184.216.34",)})
         self.galleries = [SITE, OTHER]
+        self.hub = InMemoryModelHub(self.web)
+        prefetched = PrefetchedFiles(self.filesystem, MODELS)
         installer = InstallModel(
             self.filesystem,
             MODELS,
@@ -59,7 +64,8 @@ class Node:
             DownloadFile(self.filesystem, self.web),
             self.artifacts,
             InMemoryArchives(self.filesystem),
-            PrefetchedFiles(self.filesystem, MODELS),
+            prefetched,
+            in_memory_snapshots(self.filesystem, self.hub, prefetched),
         )
         self.files_service = ReceiveFiles(
             self.filesystem,
@@ -511,3 +517,135 @@ async def test_documents_of_other_entries_are_not_fetched(node: Node) -> None:
     node.documents.fetch = watched  # type: ignore[method-assign]
     await node.prefetch("a")
     assert fetched == [SITE.url]
+
+
+REPOSITORY = {"config.json": b"{}", "model.safetensors": b"weights"}
+
+
+def loads_directories(name: str = "a", **fields: Any) -> dict[str, Any]:
+    overrides = {"backend": "vllm", "parameters": {"model": "owner/repo"}, **fields}
+    return {"name": name, "overrides": overrides}
+
+
+def declares(name: str = "a", **companions: str) -> dict[str, Any]:
+    entries = [{"source": {"type": "huggingface", "repo": "owner/repo"}}]
+    for companion, repository in companions.items():
+        source = {"type": "huggingface", "repo": repository}
+        entries.append({"name": companion, "target": "companion", "source": source})  # type: ignore[dict-item]
+    return {"name": name, "overrides": {"backend": "llama-cpp", "artifacts": entries}}
+
+
+async def test_a_whole_repository_is_fetched_for_a_backend_that_loads_directories(node: Node) -> None:
+    """M-5.1, M-5.3: where it lies is written into the configuration."""
+    commit = node.hub.publish("owner/repo", REPOSITORY)
+    node.list_models(loads_directories())
+    files = await node.prefetch("a")
+    config = node.config("a")
+    assert config["parameters"] == {"model": "owner/repo"}
+    (artifact,) = config["artifacts"]
+    assert artifact["source"] == {"repo": "owner/repo", "revision": "main", "type": "huggingface"}
+    assert (artifact["name"], artifact["target"]) == ("model", "model")
+    assert (artifact["resolved"]["endpoint"], artifact["resolved"]["revision"]) == (
+        "https://huggingface.co",
+        commit,
+    )
+    top = f".artifacts/huggingface/{artifact['resolved']['cache_key']}/"
+    assert {f"{top}manifest.json", f"{top}snapshot/config.json", f"{top}snapshot/model.safetensors"} <= {
+        *files
+    }
+
+
+async def test_the_snapshot_is_there_before_the_configuration(node: Node) -> None:
+    """M-4.1.1, M-5.1: what is declared is part of the model, which is not there without it."""
+    node.list_models(declares())
+    assert await node.prefetch("a") == []
+    node.hub.publish("owner/repo", REPOSITORY)
+    assert "a.yaml" in await node.prefetch("a")
+
+
+async def test_companions_are_fetched_and_fail_the_model(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M-5.1."""
+    node.hub.publish("owner/repo", REPOSITORY)
+    node.list_models(declares(vae="owner/vae"))
+    assert "a.yaml" not in await node.prefetch("a")
+    assert "owner/vae" in warnings(caplog)[-1]
+    node.hub.publish("owner/vae", {"vae.bin": b"v"})
+    await node.prefetch("a")
+    artifacts = node.config("a")["artifacts"]
+    assert [(each["name"], each["target"]) for each in artifacts] == [
+        ("model", "model"),
+        ("vae", "companion"),
+    ]
+    assert artifacts[0]["resolved"]["cache_key"] != artifacts[1]["resolved"]["cache_key"]
+
+
+@pytest.mark.parametrize("reference", ["owner/repo", "hf://owner/repo?", "hf://owner", "owner/repo/["])
+async def test_weights_that_nobody_declared_are_left_to_the_backend(
+    node: Node, caplog: pytest.LogCaptureFixture, reference: str
+) -> None:
+    """M-5.1: also where the reference is none."""
+    node.list_models(loads_directories(parameters={"model": reference}))
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml"]
+    assert "artifacts" not in node.config("a")
+    assert warnings(caplog)[-1].startswith(
+        "weights not prefetched, they are left to the backend: model=a error="
+    )
+
+
+async def test_a_bad_declaration_fails_the_model(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """M-5.1."""
+    node.list_models({"name": "a", "overrides": {"artifacts": [{"source": {"type": "s3"}}]}})
+    assert await node.prefetch("a") == []
+    assert "source.type is 's3', only huggingface is known" in warnings(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {**declares(), "files": [{"filename": "m.gguf", "uri": FILE}]},
+        {**loads_directories(), "files": [{"filename": "m.gguf", "uri": FILE}]},
+        loads_directories(parameters={"model": "here"}),
+        loads_directories(parameters={"model": "here/too.bin"}),
+        loads_directories(parameters={"model": "elsewhere"}),
+    ],
+)
+async def test_a_model_with_files_or_a_path_wants_no_repository(node: Node, entry: dict[str, Any]) -> None:
+    """M-5.1."""
+    node.hub.publish("owner/repo", REPOSITORY)
+    node.filesystem.put(MODELS / "here/too.bin", b"1")
+    node.list_models(entry)
+    assert "a.yaml" in await node.prefetch("a")
+    assert node.hub.asked == []
+    assert "resolved" not in str(node.config("a").get("artifacts"))
+
+
+async def test_the_frontend_need_not_send_a_snapshot(node: Node) -> None:
+    """M-5.3, M-7.3, M-7.5: it stages the files under the same names, below the model's own."""
+    node.hub.publish("owner/repo", REPOSITORY)
+    node.list_models(loads_directories())
+    await node.prefetch("a")
+    for boot in range(2):
+        del boot
+        key = node.config("a")["artifacts"][0]["resolved"]["cache_key"]
+        path = f".artifacts/huggingface/{key}/snapshot/model.safetensors"
+        probed = await node.files_service.probe(f"models/org/a/{path}")
+        assert probed is not None
+        assert probed.sha256 == hashlib.sha256(b"weights").hexdigest()
+        await node.prefetch("a")
+
+
+async def test_deleting_a_model_leaves_snapshots(node: Node) -> None:
+    """M-6.6: also what was shared from them under the model's own name."""
+    node.hub.publish("owner/repo", REPOSITORY)
+    node.list_models(loads_directories())
+    files = await node.prefetch("a")
+    key = node.config("a")["artifacts"][0]["resolved"]["cache_key"]
+    path = f".artifacts/huggingface/{key}/snapshot/model.safetensors"
+    await node.files_service.probe(f"models/a/{path}")
+    await DeleteModel(node.filesystem, MODELS).delete("a")
+    assert node.files == files
+    await DeleteModel(node.filesystem, MODELS).delete("a")
+    assert node.files == [name for name in files if name != "a.yaml"]
+    assert node.filesystem.get(MODELS / path) == b"weights"

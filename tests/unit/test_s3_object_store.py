@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.s3 import download
 from localai_worker.adapters.s3.client import Bucket, is_loopback
 from localai_worker.adapters.s3.lazy import LazyS3ObjectStore

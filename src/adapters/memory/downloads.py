@@ -34,27 +34,28 @@ class _InMemoryDownload:
 class InMemoryDownloads:
     """`Downloads` of the `files`, by url; remembers what was `asked` for, with the first byte.
 
-    A url in `breaks` breaks off at that byte, once; those in `refused` are forbidden. `gives_parts` and
-    `tells_size`: what its servers can.
+    A url in `breaks` breaks off at that byte, once; those in `refused` are forbidden, those in `closed` open
+    to a token alone. `gives_parts` and `tells_size`: what its servers can.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    closed: dict[str, str] = field(default_factory=dict)
     offline: bool = False
     gives_parts: bool = True
     tells_size: bool = True
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     @asynccontextmanager
-    async def open(self, url: str, *, start: int = 0) -> AsyncIterator[Download]:
+    async def open(self, url: str, *, start: int = 0, token: str = "") -> AsyncIterator[Download]:
         if not url.startswith(_SCHEMES):
             raise UnsupportedSource(url, supported=_SCHEMES)
         await checkpoint()
         self.asked.append((url, start))
         if self.offline:
             raise ArtifactUnavailable(url, "the in-memory servers are set offline")
-        if url in self.refused:
+        if url in self.refused or self.closed.get(url, token) != token:
             raise DownloadRefused(url, "forbidden")
         if url not in self.files:
             raise ArtifactMissing(url, "nothing is stored under it")

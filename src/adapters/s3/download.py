@@ -37,7 +37,7 @@ class _Broken(Exception):
 class S3StoredObject:
     """A `StoredObject`.
 
-    `first` is the answer that told `info`, if one is being read already; `whole` is all of a small object.
+    `first` is the answer that told `info`, if one is being read already.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class S3StoredObject:
         self._pieces = Pieces.of(())
         self._live: list[Stream] = []
         self._lock = threading.Lock()
-        self._whole = whole
+        self.whole = whole
         self._waiting = Stream(raw(first), 0, info.size_bytes) if first else None
 
     async def copy_to(self, target: AssembledFile) -> None:
-        if self._whole is not None and target.missing == (ByteSpan(0, len(self._whole)),):
-            await to_thread.run_sync(target.write_at, 0, memoryview(self._whole), limiter=self._crew.limiter)
+        if self.whole is not None and target.missing == (ByteSpan(0, len(self.whole)),):
+            await to_thread.run_sync(target.write_at, 0, memoryview(self.whole), limiter=self._crew.limiter)
         self._pieces = Pieces.of(target.missing)
         if not self._pieces:
             return

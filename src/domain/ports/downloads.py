@@ -34,8 +34,10 @@ class HostNames(Protocol):
 class Downloads(Protocol):
     """Fetches files by `http://` and `https://`."""
 
-    def open(self, url: str, *, start: int = 0) -> AbstractAsyncContextManager[Download]:
+    def open(self, url: str, *, start: int = 0, token: str = "") -> AbstractAsyncContextManager[Download]:
         """The file at `url` from byte `start` on; entering raises what is wrong.
+
+        A `token` ("": none) opens what is closed without it; it goes to the host of `url` alone.
 
         Raises:
             ArtifactMissing: the server says that there is no such file.

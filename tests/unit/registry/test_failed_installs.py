@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from tests import archives
 from tests.archives import entry, tar
 from tests.registry import Handler, Image, OwnRegistry, Request
