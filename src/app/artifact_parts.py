@@ -45,7 +45,7 @@ class ArtifactParts:
 
     @cached_property
     def _limits(self) -> Any:
-        from ..adapters.artifacts.tree import TreeLimits
+        from ..adapters.artifacts.tree_limits import TreeLimits
 
         return TreeLimits(self.settings.backend_size_limit_bytes)
 

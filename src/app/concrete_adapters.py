@@ -106,7 +106,7 @@ def web_documents() -> Any:
 
 
 def ranged_files() -> Any:
-    from ..adapters.filesystem.assembled import LocalRangedFiles
+    from ..adapters.filesystem.ranged_files import LocalRangedFiles
 
     return LocalRangedFiles()
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -17,7 +18,7 @@ from .object_checks import Check, ObjectDamaged, check_of, parts_of
 from .ports.clock import Clock
 from .ports.filesystem import FileKind, FileStat, FileSystem, RootedPath
 from .ports.object_store import ObjectInfo, ObjectStore, StagingKey, StoredObject
-from .ports.ranged_files import AssembledFile, RangedFiles
+from .ports.ranged_files import AssembledFile, RangedFiles, WholeFile
 from .store_errors import ObjectChanged, ObjectInvalid, StoreFailure
 from .store_health import StoreHealth
 
@@ -90,7 +91,7 @@ class ObjectCache:
     root: Path
     verify: bool = True
     _fetches: dict[Path, _Fetch] = field(default_factory=dict)
-    _unsettled: list[tuple[AssembledFile, str, CacheRecord]] = field(default_factory=list)
+    _unsettled: list[tuple[AssembledFile | WholeFile, str, CacheRecord]] = field(default_factory=list)
     _many_unsettled: anyio.Event = field(default_factory=anyio.Event)
     _tasks: TaskGroup | None = None
     _slots: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(FETCHES_AT_ONCE))
@@ -231,6 +232,11 @@ class ObjectCache:
         if info.size_bytes < 0:
             raise ObjectInvalid(operation, "the store does not say how large it is")
         check = await self._check_of(fetch.key, info)
+        if stored.whole is not None:
+            approve = partial(_approve, check=check, operation=operation)
+            file = await self.ranged.put_whole(place, stored.whole, approve)
+            await self._appeared(fetch.key, place, info, file, file.stat)
+            return
         target = await self._target(fetch.key, place, info)
         fetch.target = target
         try:
@@ -242,10 +248,21 @@ class ObjectCache:
         except BaseException:
             await _end(target.keep())
             raise
-        record = self._record(fetch.key, info, stat, settled=False)
+        await self._appeared(fetch.key, place, info, target, stat)
+
+    async def _appeared(
+        self,
+        key: StagingKey,
+        place: RootedPath,
+        info: ObjectInfo,
+        file: AssembledFile | WholeFile,
+        stat: FileStat,
+    ) -> None:
+        """Remember what was handed out; that the disk has it, is waited for later."""
+        record = self._record(key, info, stat, settled=False)
         self.records.put(str(place.relative), record)
-        log.info("fetched: key=%s size_bytes=%d", fetch.key, info.size_bytes)
-        self._unsettled.append((target, str(place.relative), record))
+        log.info("fetched: key=%s size_bytes=%d", key, info.size_bytes)
+        self._unsettled.append((file, str(place.relative), record))
         if len(self._unsettled) >= SETTLED_TOGETHER:
             self._many_unsettled.set()
         if len(self._unsettled) >= MOST_UNSETTLED:
@@ -264,7 +281,9 @@ class ObjectCache:
         if not self.verify and not anyway:
             return None
         parts = parts_of(info)
-        part_bytes = await self.store.part_size_bytes(key, info, parts) if parts else None
+        part_bytes = info.size_bytes if parts == 1 else None
+        if parts and parts > 1:
+            part_bytes = await self.store.part_size_bytes(key, info, parts)
         return check_of(info, part_bytes)
 
     async def _settle_all(self) -> None:
@@ -303,6 +322,11 @@ class ObjectCache:
 
     def _now_s(self) -> float:
         return self.clock.now().timestamp()
+
+
+def _approve(content: bytes, check: Check | None, operation: str) -> None:
+    if check is not None:
+        check.verify_content(content, operation)
 
 
 async def _copy_and_check(

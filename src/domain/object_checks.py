@@ -40,8 +40,6 @@ class Check:
 
     async def of(self, file: Digestible) -> str:
         """What `file` hashes to, in the form of `expected`."""
-        if not self.in_parts:
-            return (await file.digest(self.algorithm, self.spans[0])).hex()
         digests = [b""] * len(self.spans)
         slots = CapacityLimiter(_PARTS_AT_ONCE)
 
@@ -52,6 +50,11 @@ class Check:
         async with create_task_group() as tasks:
             for number in range(len(self.spans)):
                 tasks.start_soon(hash_part, number)
+        return self._combined(digests)
+
+    def _combined(self, digests: list[bytes]) -> str:
+        if not self.in_parts:
+            return digests[0].hex()
         combined = hashlib.new(self.algorithm, b"".join(digests), usedforsecurity=False).hexdigest()
         return f"{combined}-{len(digests)}"
 
@@ -61,7 +64,17 @@ class Check:
         Raises:
             ObjectDamaged: it has not.
         """
-        found = await self.of(file)
+        self._require(await self.of(file), operation)
+
+    def verify_content(self, content: bytes, operation: str) -> None:
+        """As `verify`, of a file that is in memory. Blocks while it hashes."""
+        digests = [
+            hashlib.new(self.algorithm, memoryview(content)[span.start : span.stop], usedforsecurity=False)
+            for span in self.spans
+        ]
+        self._require(self._combined([each.digest() for each in digests]), operation)
+
+    def _require(self, found: str, operation: str) -> None:
         if found != self.expected:
             reason = (
                 f"{self.algorithm} mismatch: the store says {self.expected}, what came has {found}; upload"

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.adapters.s3 import upload as s3_upload
 from localai_worker.adapters.s3.client import Bucket
@@ -115,6 +115,21 @@ async def test_a_large_file_goes_in_parts_and_comes_back_in_ranges(
     if case.kind == "seaweed":
         assert info.etag.endswith("-5")
         assert await case.store.part_size_bytes(case.key("large"), info, 5) in {5 * MIB, None}
+
+
+@pytest.mark.parametrize("size_bytes", [0, 5, MIB])
+async def test_small_objects_may_come_with_their_opening(case: Case, size_bytes: int) -> None:
+    if isinstance(case.store, InMemoryObjectStore):
+        case.store.whole_bytes = 1000
+    content = random.Random(size_bytes).randbytes(size_bytes)
+    await case.put("file", content)
+    stored = await case.store.open(case.key("file"))
+    assert stored.whole == (content if size_bytes < MIB else None)
+    target = await case.target(stored.info)
+    await stored.copy_to(target)
+    assert await target.digest("md5", ByteSpan(0, size_bytes)) == hashlib.md5(content).digest()
+    await target.discard()
+    await stored.close()
 
 
 async def test_one_version_is_told_from_another(case: Case) -> None:

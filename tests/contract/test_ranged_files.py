@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 
-from localai_worker.adapters.filesystem import assembled, assembly_note, preallocate
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem import assembled_file, assembly_note, preallocate
+from localai_worker.adapters.filesystem.hidden_file import hidden_name
 from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
 from localai_worker.domain.byte_spans import ByteSpan
@@ -80,6 +81,38 @@ async def test_ranges_in_any_order_make_the_file_and_an_older_one_is_replaced_wh
     assert await case.content("old") == b"abcdef"
     assert (shown.kind, shown.size_bytes) == (FileKind.FILE, 6)
     assert shown == await case.files.stat(case.top / "old")
+    assert await case.names() == ["old"]
+
+
+async def test_a_small_file_appears_in_one_go_and_an_older_one_is_replaced(case: Case) -> None:
+    seen: list[bytes] = []
+    for relative, content in (("old", b"new"), ("a/b/small", b"content"), ("empty", b"")):
+        file = await case.ranged.put_whole(case.place(relative), content, seen.append)
+        assert await case.content(relative) == content
+        assert (file.stat.kind, file.stat.size_bytes) == (FileKind.FILE, len(content))
+        assert file.stat == await case.files.stat(case.top / relative)
+        await file.settle()
+        await file.settle()
+    assert seen == [b"new", b"content", b""]
+    assert await case.names() == ["a", "empty", "old"]
+
+
+async def test_who_reads_the_older_file_goes_on_reading_it_when_a_small_one_replaces_it(case: Case) -> None:
+    reader = await case.files.open_outgoing(case.place("old"))
+    assert reader is not None
+    await (await case.ranged.put_whole(case.place("old"), b"new", lambda _: None)).settle()
+    assert b"".join([chunk async for chunk in reader.chunks()]) == b"old"
+    await reader.close()
+
+
+async def test_what_is_not_approved_does_not_appear(case: Case) -> None:
+    def refuse(content: bytes) -> None:
+        raise FileUnreadable(case.top, f"{content!r} will not do")
+
+    for relative in ("old", "d/new"):
+        with pytest.raises(FileUnreadable, match="will not do"):
+            await case.ranged.put_whole(case.place(relative), b"new", refuse)
+    assert await case.content("old") == b"old"
     assert await case.names() == ["old"]
 
 
@@ -204,6 +237,10 @@ async def test_a_directory_in_the_way_is_refused(case: Case) -> None:
         await case.ranged.assemble(case.place("directory"), version="v1", size_bytes=1)
     with pytest.raises(FileUnwritable):
         await case.ranged.assemble(case.place("."), version="v1", size_bytes=1)
+    for relative in ("directory", "."):
+        with pytest.raises(FileUnwritable):
+            await case.ranged.put_whole(case.place(relative), b"x", lambda _: None)
+    assert await case.names() == ["directory", "old"]
 
 
 async def test_nothing_outside_the_root_is_touched(case: Case) -> None:
@@ -213,6 +250,8 @@ async def test_nothing_outside_the_root_is_touched(case: Case) -> None:
     for relative in ("out/new", "leak"):
         with pytest.raises(PathEscapes):
             await case.ranged.assemble(case.place(relative), version="v1", size_bytes=1)
+        with pytest.raises(PathEscapes):
+            await case.ranged.put_whole(case.place(relative), b"x", lambda _: None)
     with pytest.raises(PathEscapes):
         await case.ranged.kept(case.place("out/new"))
     for relative in ("out/secret", "leak"):
@@ -250,7 +289,7 @@ async def test_the_real_path_follows_links_and_keeps_what_is_missing(case: Case)
 async def test_what_a_killed_process_wrote_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembled, "NOTE_EVERY_BYTES", 4)
+    monkeypatch.setattr(assembled_file, "NOTE_EVERY_BYTES", 4)
     place = RootedPath(tmp_path, PurePosixPath("new"))
     killed = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     killed.write_at(2, view(b"cdef"))
@@ -265,7 +304,7 @@ async def test_what_a_killed_process_wrote_is_gone_on_with(
 async def test_after_a_power_cut_only_what_was_synced_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembled, "NOTE_EVERY_BYTES", 4)
+    monkeypatch.setattr(assembled_file, "NOTE_EVERY_BYTES", 4)
     place = RootedPath(tmp_path, PurePosixPath("new"))
     cut = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     cut.write_at(0, view(b"abcdef"))
@@ -285,7 +324,7 @@ async def test_a_torn_note_counts_for_nothing(tmp_path: Path) -> None:
     file = await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     file.write_at(0, view(b"abc"))
     await file.keep()
-    hidden = tmp_path / assembled.hidden_name("new")
+    hidden = tmp_path / hidden_name("new")
     content = bytearray(hidden.read_bytes())
     content[20] ^= 1
     hidden.write_bytes(content)
@@ -300,10 +339,27 @@ async def test_a_full_disk_says_so_before_a_byte_is_fetched(
     def full(descriptor: int, size_bytes: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(assembled, "take_room", full)
+    monkeypatch.setattr(assembled_file, "take_room", full)
     with pytest.raises(NoSpace, match="free some"):
         await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_small_file_that_does_not_fit_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def full(descriptor: int, content: memoryview) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(NoSpace, match="free some"):
+        await LocalRangedFiles().put_whole(
+            RootedPath(tmp_path, PurePosixPath("file")), b"new", lambda _: None
+        )
+    monkeypatch.undo()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
 
 
 def test_room_is_taken_at_once_or_the_file_stays_sparse(

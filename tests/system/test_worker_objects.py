@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.s3.lazy import LazyS3ObjectStore
 from localai_worker.app.simulator.failures import CommandRefused
 from localai_worker.app.simulator.local_cluster import LocalCluster

@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from localai_worker.adapters.artifacts.decompress import decompressed
-from localai_worker.adapters.artifacts.streams import FileSection, ForwardReader
+from localai_worker.adapters.artifacts.forward_reader import ForwardReader
+from localai_worker.adapters.artifacts.streams import FileSection
 from localai_worker.adapters.artifacts.tar_members import TarMembers
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable
 from tests.archives import entry, tar

@@ -94,7 +94,7 @@ def test_a_hash_is_64_hex_digits_of_either_case(text: str, read: str | None) -> 
 async def test_a_file_is_hashed_once_and_a_plain_sidecar_written(
     disk: CountingFileSystem, hashes: FileHashes
 ) -> None:
-    """H-6, H-5d57c08c6, M-7.2: the next asker, and a Go worker on the same volume, need not read the file again."""
+    """H-6, H-5d57c08c6, M-7.2: the next asker, and a Go worker on the same volume, need not read it again."""
     disk.put(FILE.path, b"content")
     for _ in range(3):
         assert await hash_of(disk, hashes) == sha256(b"content")

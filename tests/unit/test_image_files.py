@@ -15,7 +15,7 @@ import pytest
 
 from localai_worker.adapters.artifacts.image_manifest import host_platform
 from localai_worker.adapters.artifacts.ocifile import ImageFiles
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.app.demo.oci_archive import pack_image
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable
 from localai_worker.domain.ports.artifacts import FetchedArtifact

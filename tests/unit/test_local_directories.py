@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from localai_worker.adapters.artifacts.local_directory import LocalDirectories
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactUnavailable
 
 

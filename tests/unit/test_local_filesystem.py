@@ -139,6 +139,52 @@ async def test_a_file_system_that_cannot_sync_directories_is_no_error(
     assert (tmp_path / "d" / "file").read_bytes() == b""
 
 
+async def test_a_directory_that_becomes_a_link_while_it_is_entered_leads_nowhere(
+    disk: LocalFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "d").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "file").write_bytes(b"theirs")
+    enter = beneath.enter
+
+    def swap_then_enter(parent: int, name: str, *, create: bool = False) -> int:
+        if not (root / "d").is_symlink():
+            (root / "d").rmdir()
+            (root / "d").symlink_to(outside)
+        return enter(parent, name, create=create)
+
+    monkeypatch.setattr(beneath, "enter", swap_then_enter)
+    before = open_descriptors()
+    for ask in (disk.locate, disk.open_outgoing, disk.open_incoming):
+        with pytest.raises(PathEscapes):
+            await ask(place(root, "d/file"))
+        (root / "d").unlink()
+        (root / "d").mkdir()
+    assert open_descriptors() == before
+    assert (outside / "file").read_bytes() == b"theirs"
+
+
+async def test_a_file_that_becomes_a_link_before_it_is_opened_is_not_read(
+    disk: LocalFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    (tmp_path / "root" / "file").write_bytes(b"ours")
+    enter = beneath._enter_without_links
+
+    def enter_then_swap(where: RootedPath, *, create: bool) -> tuple[int, os.stat_result | None] | None:
+        entered = enter(where, create=create)
+        (tmp_path / "root" / "file").unlink()
+        (tmp_path / "root" / "file").symlink_to(tmp_path / "theirs")
+        return entered
+
+    monkeypatch.setattr(beneath, "_enter_without_links", enter_then_swap)
+    before = open_descriptors()
+    assert await disk.open_outgoing(place(tmp_path / "root", "file")) is None
+    assert open_descriptors() == before
+
+
 @pytest.mark.parametrize("swapped", ["d", "d/file"])
 async def test_a_link_put_there_after_the_check_is_not_followed(
     disk: LocalFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
@@ -160,6 +206,7 @@ async def test_a_link_put_there_after_the_check_is_not_followed(
         return resolved
 
     monkeypatch.setattr(beneath, "resolve", resolve_then_swap)
+    monkeypatch.setattr(beneath, "_enter_without_links", lambda *_, **__: None)  # as where a link is met
     before = open_descriptors()
     assert await disk.locate(place(root, "d/file")) is None
     (root / swapped).unlink()

@@ -90,6 +90,33 @@ async def test_an_object_is_fetched_by_one_request_and_lies_under_its_key(node: 
     assert node.hidden == []
 
 
+async def test_a_small_object_that_comes_with_its_opening_is_the_same_to_the_cache(node: Node) -> None:
+    """S-K05: small or not, a file is what the store says it is."""
+    node.store.whole_bytes = 1000
+    node.store.store(KEY, b"weights")
+    async with node.live() as cache:
+        assert await cache.ensure(KEY) == ROOT / KEY
+        assert await cache.ensure(KEY) == ROOT / KEY
+        assert node.store.asked == [f"GET {KEY}", f"HEAD {KEY}"]
+        node.store.store(KEY, b"other weights")
+        await cache.ensure(KEY)
+    assert node.cached() == b"other weights"
+    assert node.hidden == []
+
+
+async def test_a_small_object_that_is_damaged_does_not_appear(node: Node) -> None:
+    node.store.whole_bytes = 1000
+    node.store.store(KEY, b"weights", sha256="0" * 64)
+    async with node.live() as cache:
+        with pytest.raises(DownloadFailed, match="sha256 mismatch"):
+            await cache.ensure(KEY)
+        assert node.cached() is None
+        assert node.hidden == []
+    async with node.live(verify=False) as cache:
+        await cache.ensure(KEY)
+    assert node.cached() == b"weights"
+
+
 async def test_an_unchanged_object_costs_one_head(node: Node) -> None:
     """S-K05: upstream takes any file there for the object, and never asks again."""
     node.store.store(KEY, b"weights")

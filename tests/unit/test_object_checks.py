@@ -33,6 +33,9 @@ async def test_a_plain_etag_is_the_md5_of_the_content() -> None:
     check = check_of(info(MD5))
     assert check is not None
     await check.verify(Bytes(), "getting")
+    check.verify_content(CONTENT, "getting")
+    with pytest.raises(ObjectDamaged, match="getting: md5 mismatch"):
+        check.verify_content(b"x" + CONTENT[1:], "getting")
 
 
 @pytest.mark.parametrize("part_bytes", [7, 100, 200, 1000])
@@ -43,6 +46,9 @@ async def test_the_etag_of_an_upload_in_parts_is_a_hash_of_hashes(part_bytes: in
     assert check is not None
     assert await check.of(Bytes()) == etag
     await check.verify(Bytes(), "getting")
+    check.verify_content(CONTENT, "getting")
+    with pytest.raises(ObjectDamaged, match="md5 mismatch"):
+        check.verify_content(CONTENT[:-1] + b"x", "getting")
 
 
 async def test_a_hash_in_the_metadata_comes_first() -> None:

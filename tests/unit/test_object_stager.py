@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.app.simulator.failures import CommandRefused
 from localai_worker.app.simulator.object_staging import ObjectStager

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from localai_worker.adapters.artifacts.file_payloads import FilePayloads
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.adapters.artifacts.url_payloads import UrlPayloads
 from localai_worker.adapters.artifacts.web.client import WebClient
 from localai_worker.domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable, WorkerError
@@ -178,6 +178,27 @@ async def test_a_payload_that_changes_while_it_comes_in_is_not_mixed(
     server.faults.append(change)
     with pytest.raises(ArtifactUnavailable, match="it changed while it was fetched"):
         await fetch(server, tmp_path, BIG)
+
+
+async def test_a_broken_one_that_came_in_two_pieces_is_refused(
+    server: OwnRegistry, tmp_path: Path, into: Path
+) -> None:
+    """Without a hash nobody knows which piece is to blame: it is fetched once more, and then told."""
+
+    def refuse_the_end(request: Request) -> bool:
+        is_end = request.headers.get("Range", "").startswith(f"bytes={2 << 20}-")
+        if is_end:
+            request.answer(403, b"")
+        return is_end
+
+    server.faults.append(refuse_the_end)
+    with pytest.raises(ArtifactUnavailable, match="403"):
+        await fetch(server, tmp_path, BIG[:-10])
+    server.faults.clear()
+    asked = len(server.gets("/p"))
+    with pytest.raises(ArtifactInvalid, match="broken gzip: it ends too early"):
+        await fetch(server, tmp_path, BIG[:-10])
+    assert len(server.gets("/p")) > asked + 5
 
 
 async def test_a_server_that_tells_no_size_is_read_in_one_go(

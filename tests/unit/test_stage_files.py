@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from localai_worker.adapters.filesystem.assembled import LocalRangedFiles
 from localai_worker.adapters.filesystem.local import LocalFileSystem
+from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles

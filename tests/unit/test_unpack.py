@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localai_worker.adapters.artifacts.layers import apply_layer
-from localai_worker.adapters.artifacts.tree import TreeBuilder, TreeLimits
+from localai_worker.adapters.artifacts.tree import TreeBuilder
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.domain.errors import ArtifactInvalid, FileUnwritable, NoSpace, WorkerError
 from tests.archives import digest_of, directory, entry, hardlink, symlink, tar
 
@@ -114,6 +115,7 @@ REFUSED: dict[str, bytes] = {
     "a symlink to itself as a parent": tar([symlink("a", "a"), entry("a/x", b"1")]),
     "a name with a NUL": tar([entry("x", b"1", pax_headers={"path": "bad\0name"})]),
     "a name longer than file systems allow": tar([entry("n" * 256, b"1")]),
+    "a name of a megabyte": tar([entry("a/" * 400_000 + "x", b"1")]),
     "a path longer than the system allows": tar([entry(f"{DEEP}/x", b"1")]),
     "a stream that ends within a file": tar([entry("x", b"1" * 100_000)])[:50_000],
     "a stream that ends within a header": tar([entry("x"), entry("y")])[:700],

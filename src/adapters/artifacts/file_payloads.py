@@ -21,7 +21,8 @@ from .local_file import open_regular
 from .payloads import place_payload, sha256_digest
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .streams import FileSection
-from .tree import TreeBuilder, TreeLimits
+from .tree import TreeBuilder
+from .tree_limits import TreeLimits
 from .web.flight import Flight, in_flight, run
 
 SCHEME = "file://"

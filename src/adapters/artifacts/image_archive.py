@@ -2,11 +2,13 @@
 
 import posixpath
 import re
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from ...domain.errors import ArtifactInvalid
+from .forward_reader import ForwardReader
 from .image_manifest import (
     choose_manifest,
     field_of,
@@ -14,7 +16,7 @@ from .image_manifest import (
     parse_manifest,
     texts,
 )
-from .streams import ByteReader, FileSection, ForwardReader, HashingReader
+from .streams import ByteReader, FileSection, HashingReader
 from .tar_members import TarMembers
 
 _DOCUMENT_BYTES = 4 << 20  # as registries limit manifests
@@ -92,14 +94,12 @@ class ImageArchive:
             if count >= _MEMBERS:
                 raise ArtifactInvalid(self._uri, f"more than {_MEMBERS} members for a single image")
             name = posixpath.normpath(member.name)
-            if member.issym():
-                self._links[name] = posixpath.normpath(
-                    posixpath.join(posixpath.dirname(name), member.linkname)
-                )
-            elif member.islnk():
-                self._links[name] = posixpath.normpath(member.linkname)
-            elif member.isreg() and not member.issparse():
-                self._places[name] = (member.offset_data, member.size)
+            if member.kind == tarfile.SYMTYPE:
+                self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.link))
+            elif member.kind == tarfile.LNKTYPE:
+                self._links[name] = posixpath.normpath(member.link)
+            elif member.kind == tarfile.REGTYPE and not member.is_sparse:
+                self._places[name] = (member.offset, member.size_bytes)
 
     def _file_section(self, offset: int, size_bytes: int) -> FileSection:
         return FileSection(

@@ -30,11 +30,11 @@ class LinkCopies:
     count: Callable[[int], None]
     _refused: dict[Path, str] = field(default_factory=dict)
 
-    def note(self, path: Path, target: str) -> None:
+    def note(self, path: str, target: str) -> None:
         """`path` should be a link to `target`."""
-        self._refused[path] = target
+        self._refused[Path(path)] = target
 
-    def forget(self, path: Path) -> None:
+    def forget(self, path: str) -> None:
         """What should be at `path`, or below it, is no longer wanted."""
         for refused in [each for each in self._refused if each.is_relative_to(path)]:
             del self._refused[refused]

@@ -21,7 +21,8 @@ from ...domain.ports.artifacts import (
 from .blobs.room import Room
 from .progress import Meter, reporting
 from .streams import CHUNK_BYTES
-from .tree import TreeBuilder, TreeLimits
+from .tree import TreeBuilder
+from .tree_limits import TreeLimits
 
 
 @dataclass(frozen=True)

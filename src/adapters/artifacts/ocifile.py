@@ -23,7 +23,8 @@ from .image_manifest import host_platform
 from .layers import apply_layer
 from .local_file import open_regular
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
-from .tree import TreeBuilder, TreeLimits
+from .tree import TreeBuilder
+from .tree_limits import TreeLimits
 from .web.flight import Flight, in_flight, run
 
 SCHEME = "ocifile://"

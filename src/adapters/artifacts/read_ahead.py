@@ -14,7 +14,7 @@ class ReadAhead:
     What the source raises is raised by the read that would have returned its bytes.
     """
 
-    def __init__(self, source: ByteReader, *, chunks: int = 4) -> None:
+    def __init__(self, source: ByteReader, *, chunks: int = 16) -> None:
         self._source = source
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(chunks)
         self._chunk, self._at = b"", 0

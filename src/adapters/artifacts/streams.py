@@ -1,14 +1,13 @@
-"""Reading bytes of an artifact: part of a file, hashed on the way, and forward only."""
+"""Reading bytes of an artifact: part of a file, and hashed on the way."""
 
 import hashlib
-import io
 import re
 from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18  # small enough to stay in a core's cache from one step to the next
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
@@ -112,85 +111,3 @@ class HashingReader:
         """
         if self._wanted and self.digest != self._wanted:
             raise ArtifactInvalid(self._uri, f"{self._what} is {self.digest}, should be {self._wanted}")
-
-
-class ForwardReader:
-    """What `tarfile` reads a stream through: it seeks forward only, and reads no more than allowed.
-
-    `tarfile` believes a header that announces a name of ten gigabytes, or one that sends it backwards
-    for ever; here both end in ArtifactInvalid.
-    """
-
-    def __init__(
-        self,
-        source: ByteReader,
-        *,
-        limit_bytes: int,
-        uri: str,
-        skip: Callable[[int], int] | None = None,
-    ) -> None:
-        """`skip` moves `source` on without reading and returns how far; None where only reading moves it."""
-        self._source = source
-        self._skip = skip
-        self._limit_bytes = limit_bytes
-        self._uri = uri
-        self._position = 0
-        self._allowance = 0
-        self.last_block = b""  # what the latest read returned
-
-    def allow(self, size_bytes: int) -> None:
-        """Permit the reads until the next call `size_bytes` in all; seeking is not counted."""
-        self._allowance = size_bytes
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET or position < self._position:
-            raise ArtifactInvalid(self._uri, "a tar header that points backwards")
-        if self._skip is not None:
-            self._position += self._skip(position - self._position)
-        else:
-            while self._position < position and self._take(min(CHUNK_BYTES, position - self._position)):
-                pass
-        if self._position < position:
-            raise ArtifactInvalid(self._uri, "a tar archive that ends too early")
-        return self._position
-
-    def read(self, size: int, /) -> bytes:
-        """Exactly `size` bytes unless the stream ends before."""
-        self._allowance -= size
-        if size < 0 or self._allowance < 0:
-            raise ArtifactInvalid(self._uri, "a tar header larger than any real one")
-        block = self._take(size)
-        if len(block) == size or not block:
-            self.last_block = block
-            return block
-        parts = [block]
-        size -= len(block)
-        while size and (chunk := self._take(size)):
-            parts.append(chunk)
-            size -= len(chunk)
-        self.last_block = b"".join(parts)
-        return self.last_block
-
-    def some(self, size: int) -> bytes:
-        """Up to `size` bytes, as they come; b"" at the end."""
-        return self._take(size)
-
-    def drain(self) -> None:
-        """Read the source to its end."""
-        while self._take(CHUNK_BYTES):
-            pass
-
-    def close(self) -> None:
-        """Nothing to close: the source belongs to the caller."""
-
-    def _take(self, size: int) -> bytes:
-        chunk = self._source.read(size)
-        self._position += len(chunk)
-        if self._position > self._limit_bytes:
-            raise ArtifactInvalid(
-                self._uri, f"it unpacks to more than {self._limit_bytes} bytes; raise the limit if intended"
-            )
-        return chunk

@@ -4,13 +4,16 @@ import tarfile
 from posixpath import basename, dirname, join
 
 from ...domain.errors import ArtifactInvalid
-from .streams import ByteReader, ForwardReader
+from .forward_reader import ForwardReader
+from .streams import ByteReader
+from .tar_headers import TarMember
 from .tar_members import TarMembers
 from .tree import TreeBuilder
 
 _WHITEOUT = ".wh."
 _WHITEOUT_META = ".wh..wh."
 _OPAQUE = ".wh..wh..opq"
+_REFUSED = {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a pipe"}
 
 
 def unpack_layer(source: ByteReader, tree: TreeBuilder, *, what: str, uri: str) -> None:
@@ -32,28 +35,38 @@ def unpack_layer(source: ByteReader, tree: TreeBuilder, *, what: str, uri: str) 
     reader.drain()
 
 
-def _place(member: tarfile.TarInfo, tree: TreeBuilder, members: TarMembers, uri: str) -> None:
-    name = basename(member.name.rstrip("/"))
+def _place(member: TarMember, tree: TreeBuilder, members: TarMembers, uri: str) -> None:
+    if _WHITEOUT in member.name and _is_marker(member.name, tree, uri):
+        return
+    kind = member.kind
+    if kind == tarfile.REGTYPE:
+        chunks = members.content(member)
+        tree.add_file(member.name, mode=member.mode, mtime_s=member.mtime_s, chunks=chunks)
+    elif kind == tarfile.DIRTYPE:
+        tree.add_directory(member.name, mode=member.mode, mtime_s=member.mtime_s)
+    elif kind == tarfile.SYMTYPE:
+        tree.add_symlink(member.name, member.link, mtime_s=member.mtime_s)
+    elif kind == tarfile.LNKTYPE:
+        tree.add_hardlink(member.name, member.link)
+    else:
+        called = _REFUSED.get(kind, "unknown")
+        raise ArtifactInvalid(
+            uri, f"entry {member.name!r}: {called}; only files, directories and links are taken"
+        )
+
+
+def _is_marker(full_name: str, tree: TreeBuilder, uri: str) -> bool:
+    """Whether this is no entry but a sign for what is to be hidden; if so, it is obeyed."""
+    name = basename(full_name.rstrip("/"))
     if name == _OPAQUE:
-        tree.hide_children(dirname(member.name))
+        tree.hide_children(dirname(full_name))
     elif name.startswith(_WHITEOUT_META):
-        return  # bookkeeping of the aufs file system, content for nobody
+        pass  # bookkeeping of the aufs file system, content for nobody
     elif name.startswith(_WHITEOUT):
         hidden = name.removeprefix(_WHITEOUT)
         if hidden in {"", ".", ".."}:
-            raise ArtifactInvalid(uri, f"entry {member.name!r}: a whiteout of nothing")
-        tree.hide(join(dirname(member.name), hidden))
-    elif member.isdir():
-        tree.add_directory(member.name, mode=member.mode, mtime_s=member.mtime)
-    elif member.isreg():
-        chunks = members.content(member)
-        tree.add_file(member.name, mode=member.mode, mtime_s=member.mtime, chunks=chunks)
-    elif member.issym():
-        tree.add_symlink(member.name, member.linkname, mtime_s=member.mtime)
-    elif member.islnk():
-        tree.add_hardlink(member.name, member.linkname)
+            raise ArtifactInvalid(uri, f"entry {full_name!r}: a whiteout of nothing")
+        tree.hide(join(dirname(full_name), hidden))
     else:
-        kind = "a device" if member.ischr() or member.isblk() else "a pipe" if member.isfifo() else "unknown"
-        raise ArtifactInvalid(
-            uri, f"entry {member.name!r}: {kind}; only files, directories and links are taken"
-        )
+        return False
+    return True

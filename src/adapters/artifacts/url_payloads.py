@@ -20,7 +20,8 @@ from .blobs.fetch import BlobFetcher, BlobJob, OpenBlobs
 from .blobs.room import Room
 from .payloads import place_payload, sha256_digest
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
-from .tree import TreeBuilder, TreeLimits
+from .tree import TreeBuilder
+from .tree_limits import TreeLimits
 from .web.client import Answer, WebClient, WebFailure
 from .web.flight import Flight, in_flight, run
 from .web.patience import require_lasting

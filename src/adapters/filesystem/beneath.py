@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from ...domain.errors import PathEscapes
 from ...domain.ports.filesystem import RootedPath
+from .directories import make_directories, sync_open_directory
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_DIRECTORY_MODE = 0o750
+_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not make us wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,33 @@ def open_entry(place: RootedPath, *, create: bool = False) -> tuple[int, str]:
     """
     name = place.relative.name
     if name:
-        descriptor = _open_without_links(place, create=create)
-        if descriptor is not None:
-            return descriptor, name
+        entered = _enter_without_links(place, create=create)
+        if entered is not None:
+            return entered[0], name
     directory, name = resolve_entry(place)
     return open_directory(directory, create=create), name
 
 
-def _open_without_links(place: RootedPath, *, create: bool) -> int | None:
-    """A descriptor of the directory of `place`; None when a link or another obstacle is met."""
+def look(place: RootedPath) -> os.stat_result:
+    """What stands at `place`, links followed; a link that leads nowhere stands for itself.
+
+    Raises:
+        PathEscapes: it is not below the root.
+    """
+    entered = _enter_without_links(place, create=False) if place.relative.name else None
+    if entered is None:
+        return lstat(resolve(place))
+    directory, status = entered
+    os.close(directory)
+    if status is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return status
+
+
+def _enter_without_links(place: RootedPath, *, create: bool) -> tuple[int, os.stat_result | None] | None:
+    """A descriptor of the directory of `place`, and what stands there; None when a link or another obstacle
+    is met on the way.
+    """
     try:
         descriptor = os.open(place.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -88,9 +108,9 @@ def _open_without_links(place: RootedPath, *, create: bool) -> int | None:
         try:
             status = os.stat(place.relative.name, dir_fd=descriptor, follow_symlinks=False)
         except FileNotFoundError:
-            return descriptor
+            return descriptor, None
         if not stat.S_ISLNK(status.st_mode):
-            return descriptor
+            return descriptor, status
     except OSError:
         pass  # what it means, the longer way tells
     except BaseException:
@@ -144,23 +164,37 @@ def lstat(place: Resolved) -> os.stat_result:
         return os.stat(place.parts[-1], dir_fd=parent, follow_symlinks=False)
 
 
-def open_regular(place: Resolved) -> int:
-    """A descriptor to read the regular file at a resolved place; the caller closes it.
+def open_regular(place: RootedPath) -> int:
+    """A descriptor to read the regular file at `place`, links followed; the caller closes it.
 
     Raises:
+        PathEscapes: it is not below the root.
         OSError: EISDIR for a directory, EINVAL for anything else that is no regular file.
     """
-    if not place.parts:
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe must not make us wait
-    with opened_directory(Resolved(place.root, place.parts[:-1])) as parent:
-        descriptor = os.open(place.parts[-1], flags, dir_fd=parent)
+    directory, name = _entered_directory(place)
+    try:
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory
+        )
+    finally:
+        os.close(directory)
     try:
         require_regular(os.fstat(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _entered_directory(place: RootedPath) -> tuple[int, str]:
+    """A descriptor of the directory in which the file at `place` really lies, and its name there."""
+    entered = _enter_without_links(place, create=False) if place.relative.name else None
+    if entered is not None:
+        return entered[0], place.relative.name
+    resolved = resolve(place)
+    if not resolved.parts:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return open_directory(Resolved(resolved.root, resolved.parts[:-1])), resolved.parts[-1]
 
 
 def require_regular(status: os.stat_result) -> None:
@@ -191,40 +225,6 @@ def walk_files(top: Resolved) -> list[PurePosixPath]:
         finally:
             os.close(descriptor)
     return sorted(found, key=lambda path: [os.fsencode(part) for part in path.parts])
-
-
-def make_directories(path: Path, mode: int) -> None:
-    """Create `path` and its missing parents, all with `mode` (less the umask), durably."""
-    missing = []
-    while not path.is_dir():
-        missing.append(path)
-        if path.parent == path:
-            break
-        path = path.parent
-    for directory in reversed(missing):
-        with suppress(FileExistsError):
-            directory.mkdir(mode)
-            sync_directory(directory.parent)
-        if not directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{directory} is not a directory")
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in the directory `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sync_open_directory(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_open_directory(descriptor: int) -> None:
-    """Make the names in an open directory durable."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know no such thing
-            raise
 
 
 def enter(parent: int, name: str, *, create: bool = False) -> int:

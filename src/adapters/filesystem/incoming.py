@@ -9,7 +9,7 @@ from anyio import to_thread
 
 from ...domain.file_names import TARGET_SIDECAR_SUFFIX, partial_directory_name, private_name
 from ...domain.ports.filesystem import ByteSource, FileKind, FileStat, RootedPath
-from . import beneath
+from . import beneath, directories
 from .failures import writing
 from .hashing_writer import HashingWriter
 
@@ -68,7 +68,7 @@ class LocalIncomingFile:
             os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
             self._close()
             try:
-                beneath.sync_open_directory(directory)
+                directories.sync_open_directory(directory)
             finally:
                 os.close(directory)
         return published

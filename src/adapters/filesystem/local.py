@@ -14,7 +14,7 @@ from anyio import to_thread
 from ...domain.errors import FileUnreadable
 from ...domain.file_names import private_name
 from ...domain.ports.filesystem import DirectoryEntry, DiskSpace, FileKind, FileStat, PartialStat, RootedPath
-from . import beneath, partials, trees
+from . import beneath, directories, partials, trees
 from .failures import means_absent, reading, writing
 from .fingerprints import Fingerprints
 from .incoming import LocalIncomingFile, write_note
@@ -74,7 +74,7 @@ class LocalFileSystem:
         return await _in_thread(_space, path)
 
     async def locate(self, place: RootedPath) -> FileStat | None:
-        return await _in_thread(_found, place.path, lambda: beneath.lstat(beneath.resolve(place)))
+        return await _in_thread(_found, place.path, partial(beneath.look, place))
 
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> LocalIncomingFile:
         return await _in_thread(LocalIncomingFile, place, mode)
@@ -154,7 +154,7 @@ def _entry_kind(entry: os.DirEntry[str]) -> FileKind:
 
 def _make_directory(path: Path, mode: int) -> None:
     with writing(path):
-        beneath.make_directories(path, mode)
+        directories.make_directories(path, mode)
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:
@@ -183,7 +183,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         except BaseException:
             temporary.unlink()
             raise
-        beneath.sync_directory(path.parent)
+        directories.sync_directory(path.parent)
 
 
 def _space(path: Path) -> DiskSpace | None:
@@ -221,7 +221,7 @@ def _share(place: RootedPath, elsewhere: RootedPath) -> None:
         try:
             with beneath.opened_directory(beneath.Resolved(source.root, source.parts[:-1])) as holder:
                 os.link(source.parts[-1], name, src_dir_fd=holder, dst_dir_fd=parent, follow_symlinks=False)
-            beneath.sync_open_directory(parent)
+            directories.sync_open_directory(parent)
         except FileExistsError:
             pass  # what is there stays
         finally:
@@ -250,7 +250,7 @@ def _drop_partial(place: RootedPath) -> None:
 def _open_outgoing(place: RootedPath) -> LocalOutgoingFile | None:
     with reading(place.path):
         try:
-            return LocalOutgoingFile(place.path, beneath.open_regular(beneath.resolve(place)))
+            return LocalOutgoingFile(place.path, beneath.open_regular(place))
         except (OSError, ValueError) as error:
             if means_absent(error):
                 return None

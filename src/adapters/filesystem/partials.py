@@ -20,7 +20,7 @@ from anyio import to_thread
 from ...domain.errors import FileInUse
 from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
 from ...domain.ports.filesystem import ByteSource, FileStat, PartialStat, RootedPath
-from . import beneath
+from . import beneath, directories
 from .failures import writing
 from .hashing_writer import HashingWriter
 from .incoming import refuse_directory, settle
@@ -131,7 +131,7 @@ class LocalPartialFile:
             published = settle(self._file)
             os.rename(self._file_name, self._name, src_dir_fd=self._holder, dst_dir_fd=directory)
             _remove_empty(partial_directory_name(self._name), directory)
-            beneath.sync_open_directory(directory)
+            directories.sync_open_directory(directory)
         self._close()
         return published
 

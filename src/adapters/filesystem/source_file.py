@@ -22,7 +22,7 @@ class LocalSourceFile:
 
     def __init__(self, place: RootedPath) -> None:
         self._path = place.path
-        self._file: int | None = beneath.open_regular(beneath.resolve(place))
+        self._file: int | None = beneath.open_regular(place)
         self.size_bytes = os.fstat(self._file).st_size
 
     def read_at(self, offset: int, size_bytes: int) -> bytes:

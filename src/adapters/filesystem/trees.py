@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...domain.errors import FileUnwritable
 from ...domain.file_names import replaced_name
-from .beneath import sync_directory
+from .directories import sync_directory
 from .failures import writing
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,10 @@ class _Object:
 class InMemoryStoredObject:
     """A `StoredObject` of an `InMemoryObjectStore`."""
 
-    def __init__(self, store: "InMemoryObjectStore", key: StagingKey, info: ObjectInfo) -> None:
-        self.info = info
+    def __init__(
+        self, store: "InMemoryObjectStore", key: StagingKey, info: ObjectInfo, whole: bytes | None
+    ) -> None:
+        self.info, self.whole = info, whole
         self._store, self._key = store, key
 
     async def copy_to(self, target: AssembledFile) -> None:
@@ -42,11 +44,16 @@ class InMemoryStoredObject:
 
 @dataclass
 class InMemoryObjectStore:
-    """Objects by key. `offline`: a test pulls the plug here; `block_s`: how long 64 KiB take."""
+    """Objects by key.
+
+    `offline`: a test pulls the plug here; `block_s`: how long 64 KiB take; `whole_bytes`: objects up to this
+    size come with their opening.
+    """
 
     objects: dict[StagingKey, _Object] = field(default_factory=dict)
     offline: bool = False
     block_s: float = 0.0
+    whole_bytes: int = 0
     _changes: int = 0
 
     # For tests: set the scene.
@@ -70,7 +77,11 @@ class InMemoryObjectStore:
 
     async def open(self, key: StagingKey, known: ObjectInfo | None = None) -> InMemoryStoredObject:
         await self.breathe(f"getting object {key}")
-        return InMemoryStoredObject(self, key, known or self.found(key, f"getting object {key}").info)
+        if known is not None:
+            return InMemoryStoredObject(self, key, known, None)
+        stored = self.found(key, f"getting object {key}")
+        whole = stored.content if stored.info.size_bytes <= self.whole_bytes else None
+        return InMemoryStoredObject(self, key, stored.info, whole)
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:
         await self.breathe(f"head {key}")

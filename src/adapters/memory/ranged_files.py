@@ -1,6 +1,7 @@
 """Files put together from ranges in memory, on the disk of an `InMemoryFileSystem`."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import anyio
@@ -95,6 +96,16 @@ class _Kept:
         node.content = self.content
 
 
+class InMemoryWholeFile:
+    """A `WholeFile`: in memory nothing is waited for."""
+
+    def __init__(self, stat: FileStat) -> None:
+        self.stat = stat
+
+    async def settle(self) -> None:
+        await checkpoint()
+
+
 class InMemorySourceFile:
     """A `SourceFile` over the content as it was when opened."""
 
@@ -122,17 +133,11 @@ class InMemoryRangedFiles:
 
     async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> InMemoryAssembledFile:
         await checkpoint()
-        self._disk.beneath(place)
-        if not place.relative.name:
-            raise FileUnwritable(place.path, "is a directory")
-        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
-        self._disk.make_directories(Path(parent))
-        target = parent / place.relative.name
-        self._disk.require_place_for_file(place.path, target)
-        hidden = parent / private_name(target.name, "ranges")
+        target = self._entry(place)
+        hidden = target.with_name(private_name(target.name, "ranges"))
         kept = self._found(hidden)
         if kept is not None and kept.busy:
-            hidden, kept = parent / private_name(target.name, f"{self._disk.unique()}.ranges"), None
+            hidden, kept = target.parent / private_name(target.name, f"{self._disk.unique()}.ranges"), None
         if kept is None or (kept.version, kept.size_bytes) != (version, size_bytes):
             if kept is not None:
                 self._disk.tree.detach(hidden)
@@ -141,6 +146,17 @@ class InMemoryRangedFiles:
             self._disk.tree.attach(hidden, kept.node)
             self._kept[hidden] = kept
         return InMemoryAssembledFile(self._disk, place.path, target, hidden, kept)
+
+    async def put_whole(
+        self, place: RootedPath, content: bytes, approve: Callable[[bytes], None]
+    ) -> InMemoryWholeFile:
+        await checkpoint()
+        approve(content)
+        target = self._entry(place)
+        self._disk.require_room(place.path, len(content))
+        node = self._disk.tree.new_file(content, 0o644)
+        self._disk.tree.attach(target, node)
+        return InMemoryWholeFile(FileStat(FileKind.FILE, len(content), node.modified_ns, node.inode))
 
     async def kept(self, place: RootedPath) -> str | None:
         await checkpoint()
@@ -158,6 +174,17 @@ class InMemoryRangedFiles:
     async def real_path(self, path: Path) -> Path:
         await checkpoint()
         return Path(self._disk.tree.real(path))
+
+    def _entry(self, place: RootedPath) -> PurePosixPath:
+        """The real path of the file that is to appear; its parents are made."""
+        self._disk.beneath(place)
+        if not place.relative.name:
+            raise FileUnwritable(place.path, "is a directory")
+        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
+        self._disk.make_directories(Path(parent))
+        target = parent / place.relative.name
+        self._disk.require_place_for_file(place.path, target)
+        return target
 
     def _found(self, hidden: PurePosixPath) -> _Kept | None:
         kept = self._kept.get(hidden)

@@ -24,13 +24,14 @@ from ...domain.store_errors import ObjectChanged, ObjectInvalid, ObjectMissing, 
 from ..stoppable import in_stoppable_thread
 
 BLOCK_BYTES = 1024 * 1024
+WHOLE_BYTES = 512 * 1024  # up to here an object is read as it is opened
 
 
 class DirectoryStoredObject:
     """A `StoredObject` read through a descriptor: a disk gains nothing from several at once."""
 
-    def __init__(self, key: StagingKey, info: ObjectInfo, descriptor: int) -> None:
-        self.info = info
+    def __init__(self, key: StagingKey, info: ObjectInfo, descriptor: int, whole: bytes | None) -> None:
+        self.info, self.whole = info, whole
         self._key, self._descriptor = key, descriptor
         self._open = True
 
@@ -73,7 +74,10 @@ class DirectoryObjectStore:
                 info = _info(os.fstat(descriptor))
                 if known is not None and info.version != known.version:
                     raise ObjectChanged(key)
-                return DirectoryStoredObject(key, info, os.dup(descriptor))
+                whole = os.pread(descriptor, info.size_bytes, 0) if info.size_bytes <= WHOLE_BYTES else None
+                if whole is not None and len(whole) < info.size_bytes:
+                    raise ObjectChanged(key)  # cut meanwhile
+                return DirectoryStoredObject(key, info, os.dup(descriptor), whole)
 
         return await to_thread.run_sync(begin)
 

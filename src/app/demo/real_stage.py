@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 from anyio import to_thread
 
-from ...adapters.filesystem.assembled import LocalRangedFiles
+from ...adapters.filesystem.ranged_files import LocalRangedFiles
 from ...domain.galleries import Gallery
 from ...domain.ports.filesystem import RootedPath
 from ...domain.ports.object_store import StagingKey

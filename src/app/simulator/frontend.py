@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from ...adapters.filesystem.assembled import LocalRangedFiles
+from ...adapters.filesystem.ranged_files import LocalRangedFiles
 from ...domain.errors import NoResponders
 from ...domain.galleries import Gallery
 from ...domain.messages.backend import (

@@ -36,6 +36,10 @@ class StoredObject(Protocol):
     def info(self) -> ObjectInfo:
         """What is being read."""
 
+    @property
+    def whole(self) -> bytes | None:
+        """All bytes of a small object, where they came with its opening; else None."""
+
     async def copy_to(self, target: AssembledFile) -> None:
         """Write whatever `target` lacks; several ranges at once where that is faster.
 

@@ -3,6 +3,7 @@
 An object of many gigabytes comes in parallel ranges; no event loop and no domain service sees its bytes.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -70,6 +71,21 @@ class AssembledFile(Protocol):
         """Drop what was written; idempotent, also after another end (then nothing happens)."""
 
 
+class WholeFile(Protocol):
+    """A file that appeared with all its content. Not yet safe from a power cut: see `settle`."""
+
+    @property
+    def stat(self) -> FileStat:
+        """What appeared."""
+
+    async def settle(self) -> None:
+        """Return once the file is safe from a power cut; idempotent.
+
+        Raises:
+            NoSpace, FileUnwritable: it may not be.
+        """
+
+
 class SourceFile(Protocol):
     """A regular file opened for reading; it stays readable while open, whatever happens to its name."""
 
@@ -111,6 +127,20 @@ class RangedFiles(Protocol):
         Raises:
             PathEscapes: a symlink leads out of the root.
             NoSpace, FileUnwritable: no such file can be made there (a directory stands in the way).
+        """
+
+    async def put_whole(
+        self, place: RootedPath, content: bytes, approve: Callable[[bytes], None]
+    ) -> WholeFile:
+        """Let a small file appear at `place`, with all of `content`; missing parents are created (0750).
+
+        As with `publish`, an older file is replaced in the same step. `approve` is called first, off the
+        event loop: what it raises leaves everything as it was. What an earlier attempt kept of the place is
+        not looked at.
+
+        Raises:
+            PathEscapes: a symlink leads out of the root.
+            NoSpace, FileUnwritable: the target is as it was.
         """
 
     async def kept(self, place: RootedPath) -> str | None:

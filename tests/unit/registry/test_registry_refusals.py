@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from localai_worker.adapters.artifacts.tree import TreeLimits
+from localai_worker.adapters.artifacts.tree_limits import TreeLimits
 from localai_worker.domain.errors import (
     ArtifactInvalid,
     ArtifactMissing,

@@ -31,13 +31,15 @@ class BlobReader:
                 return chunk
 
 
-def is_intact(blob: SharedBlob) -> bool:
-    """Whether the blob is whole and what its digest says; reads all of it."""
-    if blob.missing_bytes:
-        return False
-    algorithm, _, wanted = blob.digest.partition(":")
+def digest_held(blob: SharedBlob) -> str:
+    """The digest of what is there of a blob, of the kind its name is; "" where it is not whole, or where its
+    name is none.
+    """
+    algorithm = blob.digest.partition(":")[0]
+    if blob.missing_bytes or algorithm not in hashlib.algorithms_guaranteed:
+        return ""
     found, position = hashlib.new(algorithm), 0
     while chunk := blob.read(position, 1 << 20, wait_s=0):
         found.update(chunk)
         position += len(chunk)
-    return found.hexdigest() == wanted
+    return f"{algorithm}:{found.hexdigest()}"

@@ -17,7 +17,8 @@ from ..blobs.room import Room
 from ..image_manifest import host_platform
 from ..layers import apply_layer
 from ..progress import CountingReader, Meter, reporting, unpacked_estimate
-from ..tree import TreeBuilder, TreeLimits
+from ..tree import TreeBuilder
+from ..tree_limits import TreeLimits
 from ..web.flight import Flight, in_flight, run
 from .client import RegistryClient
 from .opener import BlobOpener

@@ -1,41 +1,31 @@
-"""Files put together from ranges, and read by ranges. Whatever blocks for long runs in worker threads.
+"""Files put together from ranges. Whatever blocks for long runs in worker threads.
 
 While a file is assembled, a note of what has arrived follows its last byte: one file, one inode, nothing to
 keep in step. Publishing cuts the note off.
 """
 
-import errno
-import fcntl
 import hashlib
-import logging
 import os
-import secrets
-import stat
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
 
 from ...domain.byte_spans import ByteSpan, ByteSpans
 from ...domain.errors import FileUnreadable, FileUnwritable
-from ...domain.file_names import private_name
 from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
 from ...domain.ports.ranged_files import Algorithm
-from . import assembly_note, beneath
+from . import assembly_note, beneath, directories
 from .assembly_note import NOTE_BYTES, Note
-from .failures import means_absent, reading, writing
+from .disk_threads import disk_threads
+from .failures import reading, writing
+from .hidden_file import open_hidden
+from .incoming import refuse_directory
 from .preallocate import take_room
-from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES, LocalSourceFile
-
-log = logging.getLogger(__name__)
+from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES
 
 NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
-FILE_MODE = 0o666  # less the umask, as Go's os.Create has it
-_DISK_THREADS = 4
-_waiting_for_disk: RunVar[CapacityLimiter] = RunVar("waiting for the disk")
 
 
 @dataclass
@@ -62,11 +52,10 @@ class LocalAssembledFile:
         self._hashing = CapacityLimiter(4)
         self._published = False
         with writing(self._target):
-            directory, self._name = beneath.resolve_entry(place)
-            self._directory = beneath.open_directory(directory, create=True)
+            self._directory, self._name = beneath.open_entry(place, create=True)
             try:
-                _refuse_directory(self._name, self._directory)
-                self._temporary, self._file = _open_hidden(self._name, self._directory)
+                refuse_directory(self._name, self._directory)
+                self._temporary, self._file = open_hidden(self._name, self._directory)
                 try:
                     note = self._begin()
                 except BaseException:
@@ -127,11 +116,12 @@ class LocalAssembledFile:
                 self._state.changed.wait(0.2)
                 return start
         at, stop = start, min(reach, stop, start + HASH_STEP_BYTES)
+        buffer = memoryview(bytearray(min(READ_BYTES, stop - at)))
         with reading(self._target):
             while at < stop:
-                chunk = os.pread(self._file, min(READ_BYTES, stop - at), at)
-                hashed.update(chunk)
-                at += len(chunk)
+                got = os.preadv(self._file, [buffer[: stop - at]], at)
+                hashed.update(buffer[:got])
+                at += got
         return at
 
     async def publish(self) -> FileStat:
@@ -139,7 +129,7 @@ class LocalAssembledFile:
 
     async def settle(self) -> None:
         if self._published:
-            await to_thread.run_sync(self._settle, limiter=_disk_threads())
+            await to_thread.run_sync(self._settle, limiter=disk_threads())
 
     async def keep(self) -> None:
         await to_thread.run_sync(self._keep)
@@ -166,7 +156,7 @@ class LocalAssembledFile:
         try:
             with writing(self._target):
                 os.fsync(self._file)
-                beneath.sync_open_directory(self._directory)
+                directories.sync_open_directory(self._directory)
         finally:
             self._close()
 
@@ -203,98 +193,3 @@ class LocalAssembledFile:
     def _close(self) -> None:
         os.close(self._file)
         os.close(self._directory)
-
-
-def _disk_threads() -> CapacityLimiter:
-    """Threads that wait for the disk, a few for all files: others have more to do than to wait."""
-    try:
-        return _waiting_for_disk.get()
-    except LookupError:
-        limiter = CapacityLimiter(_DISK_THREADS)
-        _waiting_for_disk.set(limiter)
-        return limiter
-
-
-class LocalRangedFiles:
-    """`RangedFiles` on this machine."""
-
-    async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> LocalAssembledFile:
-        return await to_thread.run_sync(LocalAssembledFile, place, version, size_bytes)
-
-    async def kept(self, place: RootedPath) -> str | None:
-        return await to_thread.run_sync(_kept_version, place)
-
-    async def open_source(self, place: RootedPath) -> LocalSourceFile | None:
-        return await to_thread.run_sync(_open_source, place)
-
-    async def real_path(self, path: Path) -> Path:
-        return Path(await to_thread.run_sync(os.path.realpath, path))
-
-
-def hidden_name(name: str) -> str:
-    """Under which name the file `name` is assembled, so that a later attempt finds it."""
-    return private_name(name, f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.ranges")
-
-
-def _refuse_directory(name: str, directory: int) -> None:
-    with suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory).st_mode):
-            raise IsADirectoryError(errno.EISDIR, "a directory stands in the way")
-
-
-def _open_hidden(name: str, directory: int) -> tuple[str, int]:
-    """The hidden file, locked; another one where somebody else has it open."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    hidden = hidden_name(name)
-    while True:
-        descriptor = os.open(hidden, flags, FILE_MODE, dir_fd=directory)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            beneath.require_regular(os.fstat(descriptor))
-            if _is_named(hidden, directory, descriptor):
-                return hidden, descriptor
-        except BlockingIOError:
-            hidden = private_name(name, f"{secrets.token_hex(8)}.ranges")
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_named(hidden: str, directory: int, descriptor: int) -> bool:
-    """Whether the file we have locked still has its name: its last owner may have published it meanwhile."""
-    try:
-        named = os.stat(hidden, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(descriptor)
-    return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
-
-
-def _kept_version(place: RootedPath) -> str | None:
-    directory, name = beneath.resolve_entry(place)
-    try:
-        with beneath.opened_directory(directory) as opened:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            descriptor = os.open(hidden_name(name), flags, dir_fd=opened)
-    except (OSError, ValueError):
-        return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        note = Note.read(descriptor)
-        return note.version if note else None
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def _open_source(place: RootedPath) -> LocalSourceFile | None:
-    with reading(place.path):
-        try:
-            return LocalSourceFile(place)
-        except (OSError, ValueError) as error:
-            if means_absent(error):
-                return None
-            raise
