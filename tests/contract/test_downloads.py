@@ -222,6 +222,24 @@ async def test_redirects_without_end_are_given_up() -> None:
         assert len(web.visits) == 11
 
 
+async def test_files_that_come_together_are_the_same(stage: Stage) -> None:
+    async with stage.downloads.together() as downloads:
+        for start in (0, 1000):
+            assert await received(downloads, stage.url, start) == (start, len(CONTENT), CONTENT[start:])
+        with pytest.raises(ArtifactMissing):
+            await received(downloads, stage.missing)
+        assert await received(downloads, stage.url) == (0, len(CONTENT), CONTENT)
+
+
+async def test_files_that_come_together_need_one_connection() -> None:
+    with web_server() as web:
+        web.pages["/x"] = Page(CONTENT)
+        async with HttpDownloads().together() as downloads:
+            for _ in range(3):
+                await received(downloads, web.url("/x"))
+        assert len({visit.peer for visit in web.visits}) == 1
+
+
 async def test_a_token_goes_nowhere_else() -> None:
     """M-5.2: not where the hub sends us for large files."""
     with web_server() as hub, web_server() as store:
