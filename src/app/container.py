@@ -235,7 +235,7 @@ class Container(containers.DeclarativeContainer):
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
     downloads = providers.Singleton(model_parts.downloads)
-    archives = providers.Singleton(model_parts.archives)
+    archives = providers.Singleton(model_parts.archives, settings)
     model_hub = providers.Singleton(model_parts.model_hub, environment)
     file_locks = providers.Singleton(model_parts.file_locks)
     prefetch = providers.Callable(model_parts.prefetcher, __self__)

@@ -124,7 +124,7 @@ class BuildSnapshot:
             async with anyio.create_task_group() as tasks:
                 for _ in range(min(self.connections, len(files))):
                     tasks.start_soon(fetch_some)
-        except* WorkerError as group:
+        except BaseExceptionGroup as group:
             raise first_error(group) from group
 
     async def _fetch(self, spec: SnapshotSpec, file: HubFile, place: RootedPath, token: str) -> str:

@@ -54,8 +54,10 @@ class DownloadFile:
     cleanup_s: float = 30.0
     floor_bytes: int = 0
 
-    async def fetch(self, url: str, place: RootedPath, *, sha256: str = "") -> None:
+    async def fetch(self, url: str, place: RootedPath, *, sha256: str = "") -> str:
         """Put the file at `url` at `place`; what was there stays until the new one is whole.
+
+        Returns its SHA-256.
 
         Raises:
             ArtifactMissing, DownloadRefused, UnsupportedSource: asking again cannot help.
@@ -63,10 +65,10 @@ class DownloadFile:
             ArtifactInvalid: it has another hash, or `sha256` is none.
             PathEscapes, FileInUse, NoSpace, FileUnwritable: it cannot be written.
         """
-        await self.fetch_wanted(WantedFile(url=url, sha256=sha256), place)
+        return await self.fetch_wanted(WantedFile(url=url, sha256=sha256), place)
 
     async def fetch_wanted(self, wanted: WantedFile, place: RootedPath) -> str:
-        """As `fetch`; ArtifactInvalid also where the file has another size. Returns its SHA-256."""
+        """As `fetch`; ArtifactInvalid also where the file has another size."""
         if wanted.sha256 and not _HASH.fullmatch(wanted.sha256):
             raise ArtifactInvalid(wanted.shown, f"{wanted.sha256!r} is no SHA-256; 64 hex digits are wanted")
         return await in_attempts(

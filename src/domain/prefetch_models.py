@@ -52,6 +52,7 @@ class PrefetchModels:
                 "models not prefetched, there are no galleries (LOCALAI_GALLERIES): %s", ", ".join(wanted)
             )
             return
+        await self.installer.snapshots.sweep()
         for number, name in enumerate(wanted, start=1):
             log.info("prefetching model %d of %d: %s", number, len(wanted), name)
             try:

@@ -26,6 +26,7 @@ from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
+from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.prefetch_models import PrefetchModels
 from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
@@ -311,6 +312,39 @@ async def test_an_archive_is_unpacked_beside_itself_once(node: Node) -> None:
     assert node.filesystem.get(MODELS / "sub/voices/a.bin") == b"mine"
 
 
+async def test_an_archive_that_could_not_be_unpacked_is_unpacked_at_the_next_start(node: Node) -> None:
+    """M-4.2.8: upstream never looks at it again; it is not fetched again either."""
+    uri = "https://files.example/voices.zip"
+    content = json.dumps({"voices/a.bin": "a" * 1000}).encode()
+    node.web.files[uri] = content
+    node.list_models(model("a", uri, "sub/voices.zip"))
+    node.filesystem.capacity_bytes = len(content) + 500
+    assert "a.yaml" not in await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "sub/voices.zip") == content
+    node.filesystem.capacity_bytes = None
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "sub/voices/a.bin", "sub/voices.zip"]
+    assert len(node.web.asked) == 1
+
+
+async def test_an_archive_that_was_put_there_by_hand_is_left_as_it_is(node: Node) -> None:
+    """M-4.2.8."""
+    node.list_models(model("a", "https://files.example/voices.zip", "voices.zip"))
+    node.filesystem.put(MODELS / "voices.zip", json.dumps({"a.bin": "a"}).encode())
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "voices.zip"]
+
+
+@pytest.mark.parametrize("uri", ["oci://quay.io/x/y:1", "https://files.example/voices.zip"])
+async def test_nothing_is_made_behind_a_link_that_leads_out(node: Node, uri: str) -> None:
+    """M-4.2.1: not even a directory."""
+    node.artifacts.trees[uri] = {"weights.bin": b"w"}
+    node.web.files[uri] = b"{}"
+    await node.filesystem.make_directory(Path("/elsewhere"))
+    node.filesystem.link(MODELS / "link", Path("/elsewhere"))
+    node.list_models(model("a", uri, "link/deep/voices.zip"))
+    await node.prefetch("a")
+    assert await node.filesystem.list_directory(Path("/elsewhere")) == ()
+
+
 @pytest.mark.parametrize("uri", ["oci://quay.io/x/y:1", "quay.io/x/y:1", "ocifile:///images/y.tar"])
 async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Node, uri: str) -> None:
     """M-4.3.5, M-4.3.6, M-8.6: upstream unpacks it over the models directory."""
@@ -438,6 +472,44 @@ async def test_the_frontend_need_not_send_what_was_prefetched(node: Node) -> Non
         assert probed.path == MODELS / key.removeprefix("models/")
     for key in ("models/a/other.gguf", "models/a/m.gguf", "data/a/acme/m.gguf"):
         assert await node.files_service.probe(key) is None
+
+
+async def test_what_was_hashed_while_it_came_is_not_read_again_for_a_probe(node: Node) -> None:
+    """M-7.5: the frontend waits for the answer to its probe, and gigabytes take their time."""
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    node.hub.publish("owner/repo", REPOSITORY, large=["model.safetensors"])
+    node.list_models(
+        model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": sha256}]), loads_directories("b")
+    )
+    for _ in ("fetched", "there"):
+        await node.prefetch("a", "b")
+        key = node.config("b")["artifacts"][0]["resolved"]["cache_key"]
+        read, really = [], node.filesystem.open_outgoing
+
+        async def watched(place: RootedPath) -> Any:
+            if "sha256" not in place.relative.name:
+                read.append(place.relative.name)  # noqa: B023 - of this round
+            return await really(place)  # noqa: B023
+
+        node.filesystem.open_outgoing = watched  # type: ignore[method-assign]
+        for path in ("m.gguf", f".artifacts/huggingface/{key}/snapshot/model.safetensors"):
+            probed = await node.files_service.probe(f"models/org/x/{path}")
+            assert probed is not None
+            assert probed.sha256 == sha256
+        assert read == []
+        node.filesystem.open_outgoing = really  # type: ignore[method-assign]
+        await node.filesystem.remove_tree(MODELS / "org")
+
+
+@pytest.mark.parametrize("sha256", ["", hashlib.sha256(b"weights").hexdigest()])
+async def test_what_was_changed_since_is_read_for_a_probe(node: Node, sha256: str) -> None:
+    """M-7.5."""
+    node.list_models(model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": sha256}]))
+    await node.prefetch("a")
+    node.filesystem.put(MODELS / "m.gguf", b"changed")
+    probed = await node.files_service.probe("models/a/m.gguf")
+    assert probed is not None
+    assert probed.sha256 == hashlib.sha256(b"changed").hexdigest()
 
 
 async def test_an_upload_over_a_shared_file_leaves_the_prefetched_one(node: Node) -> None:
