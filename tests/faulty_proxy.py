@@ -16,6 +16,7 @@ class FaultyProxy:
 
     `cuts`: after how many bytes each of the next connections is cut. `stalls`: after how many bytes each of
     the next ones falls silent. `replace`: bytes put in place of others in what the server sends.
+    `bytes_per_s`: how fast each connection is; 0 is as fast as it goes.
     """
 
     port: int
@@ -23,6 +24,7 @@ class FaultyProxy:
     cuts: deque[int] = field(default_factory=deque)
     stalls: deque[int] = field(default_factory=deque)
     replace: tuple[bytes, bytes] | None = None
+    bytes_per_s: float = 0.0
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
@@ -65,6 +67,8 @@ class FaultyProxy:
                         return
                     client.sendall(block)
                     sent += len(block)
+                    if self.bytes_per_s:
+                        self._closing.wait(len(block) / self.bytes_per_s)
                 client.shutdown(socket.SHUT_RDWR)
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ...domain.errors import ArtifactUnavailable
 from ...domain.ports.artifacts import (
     Approve,
     ArtifactEstimate,
@@ -17,7 +16,7 @@ from ...domain.ports.artifacts import (
 )
 from .blobs.room import Room
 from .local_directory import LocalDirectories
-from .local_file import open_regular
+from .local_file import absolute_path, open_regular
 from .payloads import place_payload, sha256_digest
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .streams import FileSection
@@ -45,7 +44,7 @@ class FilePayloads:
         report: Report = unreported,
     ) -> FetchedArtifact:
         del approve  # nobody signs what lies here
-        path = _path(uri)
+        path = absolute_path(uri, SCHEME, like="payload")
         async with in_flight() as flight:
             if await run(lambda: os.path.isdir(path), flight):  # noqa: PTH112 - a NUL is no error here
                 return await self._directories.fetch(str(path), into, report=report)
@@ -54,7 +53,7 @@ class FilePayloads:
                 return await run(partial(self._fetch, uri, path, digest, into, meter, flight), flight)
 
     async def describe(self, uri: str) -> ArtifactEstimate:
-        path = _path(uri)
+        path = absolute_path(uri, SCHEME, like="payload")
         async with in_flight() as flight:
             if await run(lambda: os.path.isdir(path), flight):  # noqa: PTH112 - as above
                 return await self._directories.describe(str(path))
@@ -81,10 +80,3 @@ class FilePayloads:
 def _describe(uri: str, path: Path) -> ArtifactEstimate:
     with open_regular(path, uri) as file:
         return ArtifactEstimate(disk_bytes=unpacked_estimate(os.fstat(file.fileno()).st_size))
-
-
-def _path(uri: str) -> Path:
-    path = Path(uri.removeprefix(SCHEME))
-    if not path.is_absolute():
-        raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/payload")
-    return path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ...domain.errors import ArtifactInvalid, ArtifactUnavailable
+from ...domain.errors import ArtifactInvalid
 from ...domain.ports.artifacts import (
     Approve,
     ArtifactEstimate,
@@ -21,7 +21,7 @@ from .blobs.room import Room
 from .image_archive import ArchivedImage, ImageArchive
 from .image_manifest import host_platform
 from .layers import apply_layer
-from .local_file import open_regular
+from .local_file import absolute_path, open_regular
 from .progress import CountingReader, Meter, reporting, unpacked_estimate
 from .tree import TreeBuilder
 from .tree_limits import TreeLimits
@@ -92,9 +92,6 @@ class ImageFiles:
 
 @contextmanager
 def _opened(uri: str, flight: Flight) -> Iterator[ImageArchive]:
-    path = Path(uri.removeprefix(SCHEME))
-    if not path.is_absolute():
-        raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {SCHEME}/path/to/image.tar")
-    with open_regular(path, uri) as file:
+    with open_regular(absolute_path(uri, SCHEME, like="image.tar"), uri) as file:
         size_bytes = os.fstat(file.fileno()).st_size
         yield ImageArchive(file, size_bytes, uri=uri, check_cancelled=flight.check)
