@@ -1,7 +1,9 @@
 """Files from web servers, whole and verified, or not at all; what came of one is kept for later."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -53,6 +55,12 @@ class DownloadFile:
     first_wait_s: float = 2.0
     cleanup_s: float = 30.0
     floor_bytes: int = 0
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator["DownloadFile"]:
+        """The same for many files; see `Downloads.together`."""
+        async with self.downloads.together() as downloads:
+            yield replace(self, downloads=downloads)
 
     async def fetch(self, url: str, place: RootedPath, *, sha256: str = "") -> str:
         """Put the file at `url` at `place`; what was there stays until the new one is whole.

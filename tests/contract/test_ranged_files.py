@@ -115,8 +115,8 @@ async def test_many_files_settle_at_the_same_time(case: Case) -> None:
     large.write_at(0, view(b"x"))
     await large.publish()
     async with anyio.create_task_group() as tasks:
-        for file in (*small, large):
-            tasks.start_soon(file.settle)
+        for settle in (*(file.settle for file in small), large.settle):
+            tasks.start_soon(settle)
     assert [await case.content(relative) for relative in ("a/0", "a/4", "b/large")] == [b"x"] * 3
 
 

@@ -48,6 +48,11 @@ class InMemoryDownloads:
     asked: list[tuple[str, int]] = field(default_factory=list)
 
     @asynccontextmanager
+    async def together(self) -> AsyncIterator["InMemoryDownloads"]:
+        await checkpoint()
+        yield self
+
+    @asynccontextmanager
     async def open(self, url: str, *, start: int = 0, token: str = "") -> AsyncIterator[Download]:
         if not url.startswith(_SCHEMES):
             raise UnsupportedSource(url, supported=_SCHEMES)
