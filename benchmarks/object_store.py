@@ -30,6 +30,7 @@ from localai_worker.adapters.s3.client import Bucket, LazyClient
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.system_clock import SystemClock
 from localai_worker.app.simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
+from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
@@ -53,9 +54,8 @@ class Bench:
     def cache(self, store: S3ObjectStore) -> ObjectCache:
         files, ranged = LocalFileSystem(), LocalRangedFiles()
         records = CacheRecords(files, self.directory / "state")
-        return ObjectCache(
-            store, files, ranged, records, StoreHealth(store), SystemClock(), self.directory / "cache"
-        )
+        directory = CacheDirectory(files, records, SystemClock(), self.directory / "cache")
+        return ObjectCache(store, ranged, directory, StoreHealth(store))
 
     async def ours(self, port: int, *keys: str) -> float:
         """Seconds to ensure all `keys` with an empty cache; what the disk does afterwards is waited for."""

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import anyio
 
+from .cache_directory import CacheDirectory
 from .errors import WorkerError
 from .file_names import is_private_name
-from .object_cache import ObjectCache
 from .ports.filesystem import FileKind, RootedPath
 from .ports.open_files import OpenFiles
 from .stage_files import TEMPORARY_DIRECTORY
@@ -42,13 +42,13 @@ class CachedFile:
 
 @dataclass
 class CacheJanitor:
-    """Sweeps `cache`.
+    """Sweeps `directory`.
 
     Its files may take `budget` of the disk, and never the last of its room. `running_models` are the models
     that a backend serves now; their files, and those that a process has open, are never removed.
     """
 
-    cache: ObjectCache
+    directory: CacheDirectory
     running_models: Callable[[], Collection[str]]
     open_files: OpenFiles
     budget: VramBudget = field(default_factory=VramBudget)
@@ -66,21 +66,21 @@ class CacheJanitor:
         except WorkerError as error:
             log.warning("the object cache cannot be swept: %s", error)
             return
-        now_s = self.cache.clock.now().timestamp()
+        now_s = self.directory.now_s()
         outlived = [file for file in files if self._is_outlived(file, now_s)]
         rest = [file for file in files if file not in set(outlived)]
         for file in await self._idle(outlived):
             await self._remove(file)
         gone = {str(file.name) for file in files}
-        for name in self.cache.records.names():
-            if name not in gone and Path(name) not in self.cache.busy:
-                self.cache.records.forget(name)
+        for name in self.directory.records.names():
+            if name not in gone and PurePosixPath(name) not in self.directory.busy:
+                self.directory.records.forget(name)
         await self._keep_within(await self._limit_bytes(rest), rest, now_s)
 
     async def _limit_bytes(self, files: list[CachedFile]) -> int:
         """How much the cache may hold: its budget, and less where the disk is nearly full."""
         held_bytes = sum(file.size_bytes for file in files)
-        space = await self.cache.filesystem.space(self.cache.root)
+        space = await self.directory.filesystem.space(self.directory.root)
         if space is None:
             return self.budget.size_bytes or held_bytes
         spare_bytes = min(max(int(space.total_bytes * SPARE_SHARE), SPARE_BYTES), space.total_bytes // 2)
@@ -111,12 +111,12 @@ class CacheJanitor:
             )
 
     async def _files(self) -> list[CachedFile]:
-        root, found = self.cache.root, []
-        for name in await self.cache.filesystem.walk_files(RootedPath(root, PurePosixPath())) or ():
-            stat = await self.cache.filesystem.stat(root / name)
+        root, found = self.directory.root, []
+        for name in await self.directory.filesystem.walk_files(RootedPath(root, PurePosixPath())) or ():
+            stat = await self.directory.filesystem.stat(root / name)
             if stat is None or stat.kind is not FileKind.FILE:
                 continue
-            record = self.cache.records.get(str(name))
+            record = self.directory.records.get(str(name))
             used_s = max(stat.modified_ns / 1e9, record.used_s if record else 0.0)
             is_object = (record is not None or name.parts[0] == "models") and not is_private_name(name.name)
             found.append(CachedFile(name, stat.size_bytes, used_s, is_object))
@@ -126,19 +126,19 @@ class CacheJanitor:
         """Those of `files` that nobody uses, in their order."""
         models = self.running_models()
         quiet = [file for file in files if not self._serves(file, models)]
-        paths = {self.cache.root / file.name for file in quiet}
+        paths = {self.directory.root / file.name for file in quiet}
         in_use = await self.open_files.among(frozenset(paths)) if paths else frozenset()
-        return [file for file in quiet if self.cache.root / file.name not in in_use]
+        return [file for file in quiet if self.directory.root / file.name not in in_use]
 
     def _serves(self, file: CachedFile, models: Collection[str]) -> bool:
         return any(file.name.is_relative_to(PurePosixPath("models", model.lstrip("/"))) for model in models)
 
     async def _remove(self, file: CachedFile) -> bool:
-        if Path(file.name) in self.cache.busy:
+        if file.name in self.directory.busy:
             return False
-        self.cache.records.forget(str(file.name))
+        self.directory.records.forget(str(file.name))
         try:
-            await self.cache.filesystem.remove_tree(self.cache.root / file.name)
+            await self.directory.filesystem.remove_tree(self.directory.root / file.name)
         except WorkerError as error:
             log.warning("cached file not removed: %s", error)
             return False
@@ -150,11 +150,11 @@ class CacheJanitor:
     async def _prune(self, directory: PurePosixPath) -> None:
         """Remove the directories of a request that hold nothing any more."""
         while len(directory.parts) > 1:
-            path = self.cache.root / directory
+            path = self.directory.root / directory
             try:
-                if await self.cache.filesystem.list_directory(path):
+                if await self.directory.filesystem.list_directory(path):
                     return
-                await self.cache.filesystem.remove_tree(path)
+                await self.directory.filesystem.remove_tree(path)
             except WorkerError as error:
                 log.warning("empty directory not removed: %s", error)
                 return

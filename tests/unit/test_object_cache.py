@@ -14,7 +14,8 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore, InMemoryStoredObject
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
-from localai_worker.domain import object_cache
+from localai_worker.domain import fetch_object, object_cache
+from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_keys import KeyEscapesCache
 from localai_worker.domain.cache_records import FILE_NAME, CacheRecords
 from localai_worker.domain.object_cache import DownloadFailed, ObjectCache, StillDownloading
@@ -60,11 +61,9 @@ class Node:
 
     @asynccontextmanager
     async def live(self, *, verify: bool = True) -> AsyncIterator[ObjectCache]:
-        health = StoreHealth(self.store)
         records = CacheRecords(self.disk, Path("/node/state"))
-        cache = ObjectCache(
-            self.store, self.disk, self.ranged, records, health, LoopClock(), ROOT, verify=verify
-        )
+        directory = CacheDirectory(self.disk, records, LoopClock(), ROOT)
+        cache = ObjectCache(self.store, self.ranged, directory, StoreHealth(self.store), verify=verify)
         async with cache.running():
             yield cache
 
@@ -362,7 +361,7 @@ async def test_a_store_out_of_reach_is_an_error_and_no_stale_file(node: Node) ->
         assert cache.health.worry == ""
 
 
-@pytest.mark.parametrize("size_bytes", [5000, object_cache.SMALL_BYTES + 1])
+@pytest.mark.parametrize("size_bytes", [5000, fetch_object.SMALL_BYTES + 1])
 async def test_a_full_disk_is_told_before_anything_is_written(node: Node, size_bytes: int) -> None:
     node.store.store(KEY, b"w" * size_bytes)
     node.disk.capacity_bytes = 1000

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from localai_worker.adapters.artifacts.layers import apply_layer
 from localai_worker.adapters.artifacts.tree import TreeBuilder
 from localai_worker.adapters.artifacts.tree_limits import TreeLimits
+from localai_worker.adapters.artifacts.writeback import begin_writeback
 from localai_worker.domain.errors import ArtifactInvalid, FileUnwritable, NoSpace, WorkerError
 from tests.archives import digest_of, directory, entry, hardlink, symlink, tar
 
@@ -461,6 +462,21 @@ def test_a_cancellation_is_noticed_between_chunks_and_entries(arena: Arena) -> N
     with pytest.raises(Cancelled):
         apply_layer(io.BytesIO(tar([entry("big", bytes(64 << 20))])), tree, what="layer", uri=URI)
     assert tree.size_bytes < 16 << 20
+
+
+def test_large_files_are_on_their_way_to_the_disk_before_the_end(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    def note(descriptor: int) -> None:
+        begin_writeback(descriptor)
+        begun.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr("localai_worker.adapters.artifacts.tree.begin_writeback", note)
+    arena.unpack(tar([entry("small", bytes(1000)), entry("large", bytes(10 << 20))]))
+    assert begun[0] < 2 << 20
+    assert begun[-1] > 8 << 20
 
 
 HONEST = tar(

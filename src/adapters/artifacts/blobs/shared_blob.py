@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..writeback import begin_writeback
+
 _SLOT = struct.Struct("<Q")
 _HEAD = struct.Struct("<8sQQ")  # magic, size of the blob, size of a part
 _MAGIC = b"lwparts1"
@@ -143,6 +145,8 @@ class SharedBlob:
         while rest:
             written = os.pwrite(self._file, rest, position)
             rest, position = rest[written:], position + written
+        if position == part.end:
+            begin_writeback(self._file)
         there = position - part.number * self.part_bytes
         with self._news:
             if part.edition == self.edition:
