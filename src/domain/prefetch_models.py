@@ -62,6 +62,7 @@ class PrefetchModels:
                 self.progress.fetching(name, number, len(wanted))
                 if not await self._installed(name):
                     self.progress.missing.append(name)
+            await self.installer.snapshots.sweep(ours=True)  # only now: what was needed is not there any more
         finally:
             self.progress.ended()
 

@@ -34,7 +34,7 @@ from localai_worker.domain.read_galleries import ReadGalleries
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 from tests.memory_worker import memory_settings
-from tests.snapshots import in_memory_snapshots
+from tests.snapshots import OURS, in_memory_snapshots
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 MODELS = Path("/srv/models")
@@ -744,6 +744,14 @@ async def test_the_frontend_need_not_send_a_snapshot(node: Node) -> None:
         assert probed is not None
         assert probed.sha256 == hashlib.sha256(b"weights").hexdigest()
         await node.prefetch("a")
+
+
+async def test_abandoned_parts_go_whatever_is_prefetched(node: Node) -> None:
+    """M-5.3: the clock of these files began in 1970."""
+    for writer in (OURS, "0" * 16):
+        node.filesystem.put(MODELS / f".artifacts/.partial/{'f' * 64}.{writer}/snapshot/x", b"1")
+    node.list_models(model("a"))
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "m.gguf"]
 
 
 async def test_deleting_a_model_leaves_snapshots(node: Node) -> None:
