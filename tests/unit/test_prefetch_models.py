@@ -34,7 +34,7 @@ from localai_worker.domain.read_galleries import ReadGalleries
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
 from tests.memory_worker import memory_settings
-from tests.snapshots import in_memory_snapshots
+from tests.snapshots import OURS, in_memory_snapshots
 from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 MODELS = Path("/srv/models")
@@ -547,6 +547,44 @@ async def test_what_is_prefetched_is_there_before_the_node_registers() -> None:
     assert seen == [(0, b"weights")]
 
 
+async def test_whoever_asks_hears_what_a_node_is_fetching(node: Node) -> None:
+    """M-8.2, M-1.5: it is not registered yet, and may not be for hours."""
+    node.list_models(model("a"), model("b", "https://files.example/missing", "b"))
+    node.web.pause_s = 10
+    progress = node.service.progress
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.prefetch, "a", "b")
+        await anyio.sleep(5)
+        assert progress.worries == ("model 1 of 2 is being prefetched: a",)
+        await anyio.sleep(10)
+    assert progress.worries == ("models not prefetched, the log tells why: b",)
+
+
+async def test_without_galleries_every_model_is_missing(node: Node) -> None:
+    node.service.galleries = ()
+    await node.prefetch("a", "b")
+    assert node.service.progress.worries == ("models not prefetched, the log tells why: a, b",)
+
+
+async def test_a_probe_of_the_node_tells_what_it_is_fetching() -> None:
+    """M-8.2."""
+    galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
+    settings = memory_settings(LOCALAI_PREFETCH_MODELS="a", LOCALAI_GALLERIES=galleries)
+    container = Container(settings=settings, environment={})
+    parts = in_memory(container)
+    parts.gallery_source().indexes[SITE.url] = [model("a")]
+    parts.downloads().files[FILE] = b"weights"
+    parts.downloads().pause_s = 100
+    worker = await build_worker(container)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.sleep(50)
+        assert "model 1 of 1 is being prefetched: a" in (await container.readiness().check()).text
+        await anyio.sleep(100)
+        assert (await container.readiness().check()).text == "ok"
+        worker.stop_requested.set()
+
+
 async def test_a_worker_can_be_stopped_while_it_prefetches() -> None:
     """M-1.5: upstream's goes on, or is killed."""
     container = Container(settings=memory_settings(), environment={})
@@ -706,6 +744,14 @@ async def test_the_frontend_need_not_send_a_snapshot(node: Node) -> None:
         assert probed is not None
         assert probed.sha256 == hashlib.sha256(b"weights").hexdigest()
         await node.prefetch("a")
+
+
+async def test_abandoned_parts_go_whatever_is_prefetched(node: Node) -> None:
+    """M-5.3: the clock of these files began in 1970."""
+    for writer in (OURS, "0" * 16):
+        node.filesystem.put(MODELS / f".artifacts/.partial/{'f' * 64}.{writer}/snapshot/x", b"1")
+    node.list_models(model("a"))
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "m.gguf"]
 
 
 async def test_deleting_a_model_leaves_snapshots(node: Node) -> None:

@@ -263,7 +263,7 @@ def test_a_long_heartbeat_interval_is_kept_with_a_warning() -> None:
 @pytest.mark.parametrize("text", ["", "[", "{}", '[{"url":1}]'])
 @pytest.mark.parametrize("name", ["LOCALAI_BACKEND_GALLERIES", "LOCALAI_GALLERIES"])
 def test_a_bad_gallery_list_is_a_warning_and_no_gallery(name: str, text: str) -> None:
-    """G-1.1.5."""
+    """G-1.1.5, M-1.4."""
     resolved = resolve({name: text})
     (warning,) = resolved.warnings
     assert warning.startswith(f'{name}="{text}" leaves no gallery: ')
