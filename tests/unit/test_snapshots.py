@@ -444,6 +444,18 @@ async def test_a_token_that_does_not_open_is_told(node: Node, token: str, variab
     assert "secret" not in str(error)
 
 
+@pytest.mark.parametrize(("token", "why"), [("", "set HF_TOKEN"), ("hf_wrong", "does the token in HF_TOKEN")])
+async def test_a_gated_repository_that_tells_its_files_says_what_it_wants(
+    node: Node, token: str, why: str
+) -> None:
+    """M-5.2."""
+    node.web.closed[node.url("config.json")] = "hf_secret"
+    spec = replace(SPEC, token_variable="HF_TOKEN" if token else "")
+    error = await node.failure(spec, node.service(token=token))
+    assert isinstance(error, DownloadRefused)
+    assert why in str(error)
+
+
 async def test_what_does_not_fit_is_refused_before_the_first_byte(node: Node) -> None:
     """M-5.2: with what must stay free counted in."""
     node.filesystem.capacity_bytes = len(WEIGHTS) + 10_000
