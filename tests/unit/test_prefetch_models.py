@@ -20,6 +20,8 @@ from localai_worker.adapters.memory.model_hub import InMemoryModelHub
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.app.testing import memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.delete_model import DeleteModel
 from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.errors import ArtifactUnavailable
@@ -33,9 +35,7 @@ from localai_worker.domain.public_hosts import PrivateAddress, require_public
 from localai_worker.domain.read_galleries import ReadGalleries
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.validate_paths import FileRoots
-from tests.memory_worker import memory_settings
 from tests.snapshots import OURS, in_memory_snapshots
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 MODELS = Path("/srv/models")
 SITE = Gallery("site", "https://galleries.example/index.yaml")
