@@ -410,12 +410,25 @@ def test_a_manifest_without_weights(manifest: bytes) -> None:
         ollama_blob("ollama://x", manifest, "https://r")
 
 
-@pytest.mark.parametrize("uri", ["file:///srv/x.gguf", "/srv/x.gguf", "ftp://h/x", "github:o", "hf://o/r"])
-async def test_other_sources_cost_a_warning(node: Node, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///srv/x.gguf", "put it there yourself"),
+        ("/srv/x.gguf", "supported: https://, http://"),
+        ("ftp://h/x", "supported: https://, http://"),
+        ("github:o", "write github:<owner>/<repository>/<path>"),
+        ("hf://o/r", "write hf://<owner>/<repository>/<path>"),
+    ],
+)
+async def test_other_sources_cost_a_warning(
+    node: Node, caplog: pytest.LogCaptureFixture, uri: str, says: str
+) -> None:
     """M-4.3.4, M-4.3.8, M-8.1."""
     node.list_models(model("a", uri))
     assert await node.prefetch("a") == []
-    assert len(warnings(caplog)) == 1
+    (warning,) = warnings(caplog)
+    assert f'"{uri}"' in warning
+    assert says in warning
 
 
 async def test_a_variant_that_fits_better_is_installed_under_the_entrys_name(node: Node) -> None:
