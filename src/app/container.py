@@ -29,6 +29,7 @@ from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
+from ..domain.prefetch_progress import PrefetchProgress
 from ..domain.prefetched_files import PrefetchedFiles
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
@@ -102,6 +103,7 @@ class Container(containers.DeclarativeContainer):
     identities = providers.Singleton(
         IdentityStore, filesystem, providers.Callable(derived.identity_file, settings)
     )
+    prefetch_progress = providers.Singleton(PrefetchProgress)
     prefetched = providers.Singleton(PrefetchedFiles, filesystem, settings.provided.models_path)
     files = providers.Singleton(
         ReceiveFiles,
@@ -280,7 +282,9 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         filesystem=filesystem,
         models_path=settings.provided.models_path,
-        parts=providers.Callable(derived.parts_with_worries, enrolment, heartbeats, login, storage, deaths),
+        parts=providers.Callable(
+            derived.parts_with_worries, enrolment, heartbeats, login, storage, deaths, prefetch_progress
+        ),
     )
     description = providers.Singleton(
         DescribeNode,

@@ -85,6 +85,7 @@ def _prefetch(container: "Container") -> Any:
         names=container.network(),
         hardware=container.hardware(),
         capability=container.detection().capability,
+        progress=container.prefetch_progress(),
     )
 
 

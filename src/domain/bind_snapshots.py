@@ -69,9 +69,9 @@ class BindSnapshots:
             written.append(manifest.spec.to_mapping())
         return {**config, "artifacts": written}
 
-    async def sweep(self) -> None:
-        """Remove what nobody came back for."""
-        await self.snapshots.trees.sweep()
+    async def sweep(self, *, ours: bool = False) -> None:
+        """Remove what nobody came back for; see `PartialTrees.sweep`."""
+        await self.snapshots.trees.sweep(ours=ours)
 
     async def _remember(self, manifest: Manifest) -> None:
         """A frontend stages the files of a snapshot under the same names, below the model's own.

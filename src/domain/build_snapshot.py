@@ -11,7 +11,7 @@ import anyio
 from .committed_snapshots import CommittedSnapshots, content_of
 from .disk_room import DiskRoom
 from .download_file import DownloadFile, WantedFile
-from .errors import WorkerError
+from .errors import FileUnwritable, WorkerError
 from .file_names import is_partial_directory_name
 from .first_error import first_error
 from .git_blob import git_blob
@@ -139,13 +139,17 @@ class BuildSnapshot:
         await room.require(wanted_bytes, "the snapshot")
 
     async def _remove_strays(self, tree: PurePosixPath, files: Sequence[HubFile]) -> None:
-        """Remove what earlier attempts, or other writers, left in `tree` that is no part of the snapshot."""
+        """Remove what earlier attempts, or other writers, left in `tree` that is no part of the snapshot.
+
+        Raises:
+            FileUnwritable: two of the files are one here.
+        """
         wanted = {PurePosixPath(SNAPSHOT) / file.path for file in files}
-        strays = [
-            name
-            for name in await self.filesystem.walk_files(self._place(tree)) or ()
-            if name not in wanted and name != PurePosixPath(MANIFEST)
-        ]
+        names = {*(await self.filesystem.walk_files(self._place(tree)) or ())}
+        if lost := sorted(wanted - names):
+            path = self._place(tree / lost[0]).path
+            raise FileUnwritable(path, "it is gone; does this file system take names of other case for one?")
+        strays = names - wanted - {PurePosixPath(MANIFEST)}
         for name in strays:
             await self.filesystem.remove_tree(self._place(tree / name).path)
         for directory in {name.parent for name in strays}:

@@ -1,5 +1,6 @@
 """Files from web servers, whole and verified, or not at all; what came of one is kept for later."""
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,8 +17,11 @@ from .masking import mask_url
 from .ports.downloads import Download, Downloads
 from .ports.filesystem import FileSystem, IncomingFile, PartialFile, PartialStat, RootedPath
 
+log = logging.getLogger(__name__)
+
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _MODE = 0o600  # as upstream's
+_TOLD_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,7 @@ class DownloadFile:
         if file.size_bytes != download.starts_at:
             raise ArtifactUnavailable(wanted.shown, "the part on disk is not the one that was asked for")
         blob = git_blob(total_bytes or 0)
+        told_s = anyio.current_time()
         async for chunk in download.chunks():
             if total_bytes is not None and file.size_bytes + len(chunk) > total_bytes:
                 raise ArtifactInvalid(wanted.shown, f"more than the {total_bytes} bytes it should have")
@@ -171,6 +176,9 @@ class DownloadFile:
             if wanted.blob_id:
                 blob.update(chunk)
             await room.wrote(len(chunk))
+            if anyio.current_time() - told_s >= _TOLD_EVERY_S:
+                told_s = anyio.current_time()
+                log.info("on its way: url=%s bytes=%d of=%s", wanted.shown, file.size_bytes, total_bytes)
         if total_bytes is not None and file.size_bytes != total_bytes:
             missing = total_bytes - file.size_bytes
             raise ArtifactUnavailable(wanted.shown, f"it ended {missing} bytes early")

@@ -26,6 +26,7 @@ def texts(lines: tuple[LogLine, ...]) -> list[str]:
 
 
 def test_a_ring_keeps_the_last_thousand_lines_of_a_replica() -> None:
+    """G-W9."""
     logs = BackendLogs()
     for number in range(1005):
         logs.append(QWEN, "stdout", str(number), NOON)

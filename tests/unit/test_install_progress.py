@@ -291,7 +291,7 @@ STEPS = st.builds(
 
 @given(st.lists(STEPS))
 def test_a_percentage_never_falls_and_is_not_done_before_the_end(steps: list[InstallStep]) -> None:
-    """N-B29: also when a source breaks and a mirror begins anew."""
+    """N-B29, G-2.6.15: also when a source breaks and a mirror begins anew."""
     percentage = Percentage()
     values = [percentage.after(step) for step in steps]
     assert values == sorted(values)

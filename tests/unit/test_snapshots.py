@@ -290,11 +290,18 @@ async def test_what_nobody_comes_back_for_goes_after_a_day(node: Node) -> None:
     assert ".artifacts/.partial/somebody's/notes" in node.files
 
 
-async def test_our_own_tree_is_never_swept(node: Node) -> None:
+async def test_our_own_tree_stays_until_it_was_not_needed_for_a_week(node: Node) -> None:
+    """M-5.3: its branch may have moved on."""
     await abandoned(node, OURS)
-    await anyio.sleep(48 * 3600)
-    await node.service().trees.sweep()
+    trees = node.service().trees
+    await anyio.sleep(7 * 24 * 3600 - 10)
+    await trees.sweep(ours=True)
     assert any(OURS in name for name in node.files)
+    await anyio.sleep(20)
+    await trees.sweep()  # what is needed is known afterwards
+    assert any(OURS in name for name in node.files)
+    await trees.sweep(ours=True)
+    assert not any(OURS in name for name in node.files)
 
 
 @pytest.mark.parametrize("right", ["config.json", "model.safetensors"])
@@ -494,6 +501,21 @@ async def test_files_come_side_by_side_but_not_all_at_once(node: Node) -> None:
     node.web.open = counted  # type: ignore[method-assign]
     assert len((await node.ensure()).files) == 20
     assert most == 4
+
+
+async def test_names_that_are_one_on_this_disk_are_told(node: Node) -> None:
+    """M-5.2: a file system that does not tell letter case apart keeps one of two files."""
+    node.hub.publish(REPOSITORY, {"README.md": b"1", "readme.md": b"2"})
+    really = node.filesystem.walk_files
+
+    async def folded(place: RootedPath) -> tuple[PurePosixPath, ...] | None:
+        names = await really(place)
+        return names and tuple({str(name).lower(): name for name in names}.values())
+
+    node.filesystem.walk_files = folded  # type: ignore[method-assign]
+    error = await node.failure()
+    assert "README.md" in str(error)
+    assert "take names of other case for one" in str(error)
 
 
 async def test_an_empty_file_is_one(node: Node) -> None:
