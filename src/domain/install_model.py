@@ -9,7 +9,7 @@ import anyio
 
 from .bind_snapshots import BindSnapshots
 from .download_file import DownloadFile
-from .errors import ArtifactUnavailable
+from .errors import ArtifactUnavailable, WorkerError
 from .image_reference import names_image
 from .index_urls import HUGGING_FACE, document_url
 from .model_entry import ModelFile
@@ -84,7 +84,12 @@ class InstallModel:
         if archive is not None:
             await self.filesystem.make_directory(archive.path.parent)
             await self.filesystem.write_note(archive, b"")
-        found = await self.download.fetch(url, place, sha256=sha256)
+        try:
+            found = await self.download.fetch(url, place, sha256=sha256)
+        except WorkerError:
+            if archive is not None:
+                await self.filesystem.remove_file(archive)
+            raise
         await self._remember(place, found)
         if archive is not None:
             await self._unpack(place, archive)
@@ -162,5 +167,5 @@ def _archive_note(file: ModelFile, place: RootedPath) -> RootedPath | None:
     """
     if not is_archive(file.filename):
         return None
-    digest = hashlib.sha256(place.relative.name.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(place.relative.name.encode("utf-8", "surrogatepass")).hexdigest()
     return RootedPath(place.root, place.relative.with_name(f".packed-{digest[:16]}"))

@@ -14,6 +14,7 @@ from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore, InMemoryStoredObject
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain import object_cache
 from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_janitor import CacheJanitor
@@ -22,7 +23,6 @@ from localai_worker.domain.object_cache import DownloadFailed, ObjectCache, Stil
 from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.ports.object_store import ObjectInfo, StagingKey
 from localai_worker.domain.store_health import StoreHealth
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOT = Path("/node/cache")
 KEY = "models/phi/phi-4.gguf"

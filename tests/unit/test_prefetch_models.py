@@ -9,38 +9,20 @@ from typing import Any
 import anyio
 import pytest
 
-from localai_worker.adapters.memory.archives import InMemoryArchives
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
-from localai_worker.adapters.memory.downloads import InMemoryDownloads
-from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.adapters.memory.galleries import InMemoryGalleries
-from localai_worker.adapters.memory.hardware import InMemoryHardware
 from localai_worker.adapters.memory.machine import InMemoryMachine
-from localai_worker.adapters.memory.model_hub import InMemoryModelHub
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.app.testing import memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.delete_model import DeleteModel
-from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
-from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
 from localai_worker.domain.ports.filesystem import RootedPath
-from localai_worker.domain.prefetch_models import PrefetchModels
-from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
-from localai_worker.domain.read_galleries import ReadGalleries
-from localai_worker.domain.receive_files import ReceiveFiles
-from localai_worker.domain.validate_paths import FileRoots
-from tests.memory_worker import memory_settings
-from tests.snapshots import OURS, in_memory_snapshots
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
-
-MODELS = Path("/srv/models")
-SITE = Gallery("site", "https://galleries.example/index.yaml")
-OTHER = Gallery("other", "https://other.example/index.yaml")
-FILE = "https://files.example/m.gguf"
+from tests.prefetching import FILE, MODELS, OTHER, SITE, Node, model
+from tests.snapshots import OURS
 
 
 @pytest.fixture
@@ -48,72 +30,9 @@ def anyio_backend() -> AnyioBackend:
     return VIRTUAL_TIME
 
 
-class Node:
-    def __init__(self) -> None:
-        self.filesystem = InMemoryFileSystem()
-        self.documents = InMemoryGalleries({SITE.url: (), OTHER.url: ()})
-        self.web = InMemoryDownloads({FILE: b"weights"})
-        self.artifacts = InMemoryArtifacts(self.filesystem)
-        self.network = InMemoryNetwork(InMemoryMachine(), names={"docs.example": ("93.184.216.34",)})
-        self.galleries = [SITE, OTHER]
-        self.hub = InMemoryModelHub(self.web)
-        prefetched = PrefetchedFiles(self.filesystem, MODELS)
-        installer = InstallModel(
-            self.filesystem,
-            MODELS,
-            self.documents,
-            DownloadFile(self.filesystem, self.web),
-            self.artifacts,
-            InMemoryArchives(self.filesystem),
-            prefetched,
-            in_memory_snapshots(self.filesystem, self.hub, prefetched),
-        )
-        self.files_service = ReceiveFiles(
-            self.filesystem,
-            FileRoots(models=MODELS, data=Path("/srv/data"), staging=Path("/srv/staging")),
-            prefetched=installer.prefetched,
-        )
-        self.service = PrefetchModels(
-            ids=(),
-            galleries=self.galleries,
-            indexes=ReadGalleries(self.documents, self.filesystem, MODELS),
-            installer=installer,
-            downloads=self.web,
-            names=self.network,
-            hardware=InMemoryHardware(),
-            capability="default",
-        )
-
-    def list_models(self, *entries: dict[str, Any], gallery: Gallery = SITE) -> None:
-        self.documents.indexes[gallery.url] = entries
-
-    async def prefetch(self, *ids: str) -> list[str]:
-        self.service.ids = ids
-        await self.service.run()
-        return self.files
-
-    @property
-    def files(self) -> list[str]:
-        return [str(path.relative_to(MODELS)) for path in self.filesystem.files(MODELS)]
-
-    def config(self, name: str) -> Any:
-        content = self.filesystem.get(MODELS / f"{name}.yaml")
-        assert content is not None
-        return json.loads(content)
-
-
 @pytest.fixture
 def node() -> Node:
     return Node()
-
-
-def model(name: str, uri: str = FILE, filename: str = "m.gguf", **fields: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "overrides": {"backend": "x"},
-        "files": [{"filename": filename, "uri": uri}],
-        **fields,
-    }
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -326,6 +245,12 @@ async def test_an_archive_that_could_not_be_unpacked_is_unpacked_at_the_next_sta
     assert len(node.web.asked) == 1
 
 
+async def test_an_archive_that_could_not_be_fetched_leaves_nothing(node: Node) -> None:
+    """M-4.1.1."""
+    node.list_models(model("a", "https://files.example/missing.zip", "voices.zip"))
+    assert await node.prefetch("a") == []
+
+
 async def test_an_archive_that_was_put_there_by_hand_is_left_as_it_is(node: Node) -> None:
     """M-4.2.8."""
     node.list_models(model("a", "https://files.example/voices.zip", "voices.zip"))
@@ -410,12 +335,25 @@ def test_a_manifest_without_weights(manifest: bytes) -> None:
         ollama_blob("ollama://x", manifest, "https://r")
 
 
-@pytest.mark.parametrize("uri", ["file:///srv/x.gguf", "/srv/x.gguf", "ftp://h/x", "github:o", "hf://o/r"])
-async def test_other_sources_cost_a_warning(node: Node, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///srv/x.gguf", "put it there yourself"),
+        ("/srv/x.gguf", "supported: https://, http://"),
+        ("ftp://h/x", "supported: https://, http://"),
+        ("github:o", "write github:<owner>/<repository>/<path>"),
+        ("hf://o/r", "write hf://<owner>/<repository>/<path>"),
+    ],
+)
+async def test_other_sources_cost_a_warning(
+    node: Node, caplog: pytest.LogCaptureFixture, uri: str, says: str
+) -> None:
     """M-4.3.4, M-4.3.8, M-8.1."""
     node.list_models(model("a", uri))
     assert await node.prefetch("a") == []
-    assert len(warnings(caplog)) == 1
+    (warning,) = warnings(caplog)
+    assert f'"{uri}"' in warning
+    assert says in warning
 
 
 async def test_a_variant_that_fits_better_is_installed_under_the_entrys_name(node: Node) -> None:

@@ -73,7 +73,13 @@ def test_two_variables_are_enough_and_everything_else_has_localais_default() -> 
             ("github:mudler/LocalAI/backend/index.yaml@master",),
         ),
     )
-    assert settings.galleries[0].url == "https://index.localai.io/models"
+    assert settings.galleries == (
+        Gallery(
+            "localai",
+            "https://index.localai.io/models",
+            ("github:mudler/LocalAI/gallery/index.yaml@master",),
+        ),
+    )
     assert settings.heartbeat_interval_s == 10.0
     assert settings.max_replicas_per_model == 1
     assert (settings.ready_timeout_s, settings.stop_grace_s) == (30.0, 15.0)

@@ -94,6 +94,11 @@ def test_podmans_file_is_read_where_docker_has_none(tmp_path: Path) -> None:
     (tmp_path / "containers/auth.json").write_text(auths)
     logins = DockerLogins({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)})
     assert logins.of(ImageReference.parse("quay.io/b")) == ME
+    (tmp_path / "named.json").write_text(
+        json.dumps({"auths": {"quay.io": {"username": "n", "password": "x"}}})
+    )
+    named = {**logins.environment, "REGISTRY_AUTH_FILE": str(tmp_path / "named.json")}
+    assert DockerLogins(named).of(ImageReference.parse("quay.io/b")) == Login("n", "x")
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker/config.json").write_text("{}")
     assert logins.of(ImageReference.parse("quay.io/b")) == ANONYMOUS
