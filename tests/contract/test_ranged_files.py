@@ -292,10 +292,11 @@ async def test_a_source_is_a_regular_file(case: Case) -> None:
         await case.ranged.open_source(case.place("directory"))
 
 
-async def test_the_real_path_follows_links_and_keeps_what_is_missing(case: Case) -> None:
-    top = await case.ranged.real_path(case.top)
+async def test_real_paths_follow_links_and_keep_what_is_missing(case: Case) -> None:
+    (top,) = await case.ranged.real_paths(case.top)
     case.link(case.top / "link", case.top / "directory")
-    assert await case.ranged.real_path(case.top / "link" / "absent") == top / "directory" / "absent"
+    through, beside = await case.ranged.real_paths(case.top / "link" / "absent", case.top / "absent")
+    assert (through, beside) == (top / "directory" / "absent", top / "absent")
 
 
 # The machine's own

@@ -13,16 +13,16 @@ from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.app.testing import memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.delete_model import DeleteModel
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
 from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
-from tests.memory_worker import memory_settings
 from tests.prefetching import FILE, MODELS, OTHER, SITE, Node, model
 from tests.snapshots import OURS
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture
@@ -335,12 +335,25 @@ def test_a_manifest_without_weights(manifest: bytes) -> None:
         ollama_blob("ollama://x", manifest, "https://r")
 
 
-@pytest.mark.parametrize("uri", ["file:///srv/x.gguf", "/srv/x.gguf", "ftp://h/x", "github:o", "hf://o/r"])
-async def test_other_sources_cost_a_warning(node: Node, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///srv/x.gguf", "put it there yourself"),
+        ("/srv/x.gguf", "supported: https://, http://"),
+        ("ftp://h/x", "supported: https://, http://"),
+        ("github:o", "write github:<owner>/<repository>/<path>"),
+        ("hf://o/r", "write hf://<owner>/<repository>/<path>"),
+    ],
+)
+async def test_other_sources_cost_a_warning(
+    node: Node, caplog: pytest.LogCaptureFixture, uri: str, says: str
+) -> None:
     """M-4.3.4, M-4.3.8, M-8.1."""
     node.list_models(model("a", uri))
     assert await node.prefetch("a") == []
-    assert len(warnings(caplog)) == 1
+    (warning,) = warnings(caplog)
+    assert f'"{uri}"' in warning
+    assert says in warning
 
 
 async def test_a_variant_that_fits_better_is_installed_under_the_entrys_name(node: Node) -> None:

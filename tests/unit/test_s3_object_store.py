@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
-from localai_worker.adapters.s3 import download, plain
-from localai_worker.adapters.s3.client import Bucket, is_loopback
+from localai_worker.adapters.s3 import download, plain, upload
+from localai_worker.adapters.s3.client import Bucket, LazyClient, is_loopback
 from localai_worker.adapters.s3.lazy import LazyS3ObjectStore
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.s3.stream import info_of
@@ -290,6 +290,26 @@ def test_headers_that_are_not_plain_are_left_to_the_client(odd: dict[str, str | 
 def test_the_etag_of_an_encrypted_object_is_no_hash(encrypted: dict[str, str]) -> None:
     headers = {"Content-Length": "3", "ETag": '"e"', "Last-Modified": "Fri, 27 Nov 2026 14:31:49 GMT"}
     assert plain.info_of(headers | encrypted) == ObjectInfo(3, "e", 1795789909, etag_is_hash=False)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 3 * MIB, 11 * MIB])
+async def test_bytes_read_for_the_signature_are_no_progress(
+    rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    """How many lanes an upload uses follows from what was sent; on plain HTTP all is read twice."""
+    monkeypatch.setattr(upload, "MULTIPART_FROM_BYTES", 5 * MIB)
+    monkeypatch.setattr(upload, "PART_BYTES", 5 * MIB)
+    (tmp_path / "file").write_bytes(random.Random(2).randbytes(size_bytes))
+    source = await FILES.open_source(RootedPath(tmp_path, PurePosixPath("file")))
+    assert source is not None
+    bucket = Bucket(rclone_s3.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
+    client = LazyClient(bucket)
+    key = StagingKey(f"progress/{random.getrandbits(48):x}")
+    sending = upload.Upload(client, bucket, key, source, anyio.CapacityLimiter(4))
+    await sending.run()
+    assert sending._crew.moved_bytes == size_bytes
+    await source.close()
+    client.close()
 
 
 @contextmanager

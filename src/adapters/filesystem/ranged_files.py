@@ -35,8 +35,12 @@ class LocalRangedFiles:
     async def open_source(self, place: RootedPath) -> LocalSourceFile | None:
         return await to_thread.run_sync(_open_source, place)
 
-    async def real_path(self, path: Path) -> Path:
-        return Path(await to_thread.run_sync(os.path.realpath, path))
+    async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
+        return await to_thread.run_sync(_real_paths, paths)
+
+
+def _real_paths(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(Path(os.path.realpath(path)) for path in paths)
 
 
 def _open_source(place: RootedPath) -> LocalSourceFile | None:

@@ -160,5 +160,5 @@ class RangedFiles(Protocol):
             FileUnreadable: a directory, or not ours to read.
         """
 
-    async def real_path(self, path: Path) -> Path:
-        """`path` with every link followed; what is missing stays by name."""
+    async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
+        """Each of `paths` with every link followed; what is missing stays by name."""
