@@ -13,13 +13,13 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
 from localai_worker.domain.vram_budget import VramBudget
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOT = Path("/node/cache")
 HOUR = timedelta(hours=1)

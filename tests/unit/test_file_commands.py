@@ -7,6 +7,8 @@ import anyio
 import pytest
 
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import NoResponders
 from localai_worker.domain.messages.files import (
     FilesEnsureReply,
@@ -19,8 +21,6 @@ from localai_worker.domain.messages.files import (
 )
 from localai_worker.domain.messages.model import ModelDeleteReply, ModelDeleteRequest
 from localai_worker.domain.messages.writing import EMPTY_REQUEST
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 S3 = {"LOCALAI_STORAGE_URL": "http://minio:9000"}
 

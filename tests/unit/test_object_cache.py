@@ -14,6 +14,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore, InMemoryStoredObject
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain import fetch_object, object_cache
 from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_keys import KeyEscapesCache
@@ -23,7 +24,6 @@ from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.ports.object_store import ObjectInfo, StagingKey
 from localai_worker.domain.store_health import StoreHealth
 from localai_worker.domain.validate_paths import InvalidKey
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOT = Path("/node/cache")
 KEY = "models/phi/phi-4.gguf"

@@ -10,9 +10,9 @@ from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.app.simulator.failures import CommandRefused
 from localai_worker.app.simulator.object_staging import ObjectStager
+from localai_worker.app.testing import MemoryNode, memory_node
 from localai_worker.domain.errors import FileUnreadable
 from localai_worker.domain.store_errors import StoreUnavailable
-from tests.memory_worker import MemoryNode, memory_node
 
 KEY = "models/phi/phi.gguf"
 

@@ -15,6 +15,7 @@ from localai_worker.adapters.memory.file_locks import InMemoryFileLocks
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.model_hub import InMemoryModelHub
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.ensure_snapshot import EnsureSnapshot, SnapshotInWork
 from localai_worker.domain.errors import (
@@ -34,7 +35,6 @@ from localai_worker.domain.snapshot_layout import lock_path, tree_path
 from localai_worker.domain.snapshot_manifest import Manifest
 from localai_worker.domain.snapshot_spec import InvalidSnapshotSpec, Resolved, SnapshotSpec
 from tests.snapshots import MODELS, OURS, THEIRS, Parts, ensure_snapshot
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 REPOSITORY = "owner/repo"
 SPEC = SnapshotSpec(repository=REPOSITORY)
