@@ -26,11 +26,13 @@ from benchmarks.harness import Report
 from benchmarks.slow_network import slow_network
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
+from localai_worker.adapters.processes.open_files import LocalOpenFiles
 from localai_worker.adapters.s3.client import Bucket, LazyClient
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.system_clock import SystemClock
 from localai_worker.app.simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
 from localai_worker.domain.cache_directory import CacheDirectory
+from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
@@ -57,7 +59,8 @@ class Bench:
         files, ranged = LocalFileSystem(), LocalRangedFiles()
         records = CacheRecords(files, self.directory / "state")
         directory = CacheDirectory(files, records, SystemClock(), self.directory / "cache")
-        return ObjectCache(store, ranged, directory, StoreHealth(store))
+        janitor = CacheJanitor(directory, lambda: (), LocalOpenFiles())
+        return ObjectCache(store, ranged, directory, janitor, StoreHealth(store))
 
     async def ours(self, port: int, *keys: str) -> float:
         """Seconds to ensure all `keys` with an empty cache; what the disk does afterwards is waited for."""

@@ -13,13 +13,13 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
 from localai_worker.domain.vram_budget import VramBudget
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOT = Path("/node/cache")
 HOUR = timedelta(hours=1)
@@ -52,10 +52,12 @@ class Node:
     async def live(self, limit_bytes: int | None = None) -> AsyncIterator[tuple[ObjectCache, CacheJanitor]]:
         records = CacheRecords(self.disk, Path("/node/state"))
         directory = CacheDirectory(self.disk, records, self.clock, ROOT)
-        cache = ObjectCache(self.store, InMemoryRangedFiles(self.disk), directory, StoreHealth(self.store))
         budget = VramBudget(size_bytes=limit_bytes)
+        janitor = CacheJanitor(directory, lambda: self.running, self.opened, budget)
+        ranged = InMemoryRangedFiles(self.disk)
+        cache = ObjectCache(self.store, ranged, directory, janitor, StoreHealth(self.store))
         async with cache.running():
-            yield cache, CacheJanitor(directory, lambda: self.running, self.opened, budget)
+            yield cache, janitor
 
     def put(self, name: str, size_bytes: int = 1) -> None:
         self.disk.put(ROOT / name, b"x" * size_bytes)

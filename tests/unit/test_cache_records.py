@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.cache_records import FILE_NAME, CacheRecord, CacheRecords
 from localai_worker.domain.ports.filesystem import FileKind, FileStat
 from localai_worker.domain.settle_files import SAVE_EVERY_S, SETTLED_TOGETHER, SettleFiles
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 STATE = Path("/node/state")
 RECORD = CacheRecord("models/phi", "etag 3", inode=1, size_bytes=3, modified_ns=5, used_s=7.5, settled=False)

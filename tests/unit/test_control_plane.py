@@ -8,11 +8,11 @@ import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.testing import GALLERIES, MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.messages.backend_list import BackendListReply
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.ports.processes import ProcessExit
-from tests.memory_worker import GALLERIES, MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

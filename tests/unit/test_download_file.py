@@ -9,6 +9,7 @@ import pytest
 
 from localai_worker.adapters.memory.downloads import InMemoryDownloads
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.download_file import DownloadFile, WantedFile
 from localai_worker.domain.errors import (
     ArtifactInvalid,
@@ -19,7 +20,6 @@ from localai_worker.domain.errors import (
     WorkerError,
 )
 from localai_worker.domain.ports.filesystem import RootedPath
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 URL = "https://h/model.gguf"
 CONTENT = bytes(range(256)) * 100

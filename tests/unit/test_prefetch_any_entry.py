@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from tests.prefetching import FILE, Node, model
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

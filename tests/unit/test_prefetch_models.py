@@ -13,16 +13,16 @@ from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.app.testing import memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.delete_model import DeleteModel
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
 from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
-from tests.memory_worker import memory_settings
 from tests.prefetching import FILE, MODELS, OTHER, SITE, Node, model
 from tests.snapshots import OURS
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from localai_worker.app.signature_warnings import can_verify, signature_warnings
-from tests.memory_worker import memory_settings
+from localai_worker.app.testing import memory_settings
 
 SIGNED = '[{"name":"site","url":"https://h/x","verification":{"issuer":"i","identity":"x"}}]'
 

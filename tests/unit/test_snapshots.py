@@ -15,6 +15,7 @@ from localai_worker.adapters.memory.file_locks import InMemoryFileLocks
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.model_hub import InMemoryModelHub
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.ensure_snapshot import EnsureSnapshot, SnapshotInWork
 from localai_worker.domain.errors import (
@@ -34,7 +35,6 @@ from localai_worker.domain.snapshot_layout import lock_path, tree_path
 from localai_worker.domain.snapshot_manifest import Manifest
 from localai_worker.domain.snapshot_spec import InvalidSnapshotSpec, Resolved, SnapshotSpec
 from tests.snapshots import MODELS, OURS, THEIRS, Parts, ensure_snapshot
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 REPOSITORY = "owner/repo"
 SPEC = SnapshotSpec(repository=REPOSITORY)
@@ -442,6 +442,18 @@ async def test_a_token_that_does_not_open_is_told(node: Node, token: str, variab
     assert isinstance(error, DownloadRefused)
     assert why in str(error)
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(("token", "why"), [("", "set HF_TOKEN"), ("hf_wrong", "does the token in HF_TOKEN")])
+async def test_a_gated_repository_that_tells_its_files_says_what_it_wants(
+    node: Node, token: str, why: str
+) -> None:
+    """M-5.2."""
+    node.web.closed[node.url("config.json")] = "hf_secret"
+    spec = replace(SPEC, token_variable="HF_TOKEN" if token else "")
+    error = await node.failure(spec, node.service(token=token))
+    assert isinstance(error, DownloadRefused)
+    assert why in str(error)
 
 
 async def test_what_does_not_fit_is_refused_before_the_first_byte(node: Node) -> None:
