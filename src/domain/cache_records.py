@@ -5,6 +5,8 @@ import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import anyio
+
 from .errors import FileUnreadable, FileUnwritable
 from .ports.filesystem import FileStat, FileSystem
 
@@ -81,6 +83,9 @@ class CacheRecords:
             await self.filesystem.write(self.directory / FILE_NAME, content, mode=0o640)
         except FileUnwritable as error:
             log.warning("the records of the object cache cannot be kept: %s", error)
+        except anyio.get_cancelled_exc_class():
+            self._changed = True  # the last saving of a life writes what this one may not have written
+            raise
 
     def get(self, name: str) -> CacheRecord | None:
         """The record of the file `name`."""
