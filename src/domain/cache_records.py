@@ -5,6 +5,8 @@ import logging
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import anyio
+
 from .errors import FileUnreadable, FileUnwritable
 from .ports.filesystem import FileStat, FileSystem
 
@@ -48,7 +50,7 @@ class CacheRecords:
     filesystem: FileSystem
     directory: Path
     _records: dict[str, CacheRecord] = field(default_factory=dict)
-    _changed: bool = False
+    _changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def load(self) -> None:
         """Read the records of an earlier life; what cannot be read counts as lost, with a warning."""
@@ -64,9 +66,9 @@ class CacheRecords:
 
     async def save(self) -> None:
         """Write what changed since the last time; a failure is told and costs a later life time only."""
-        if not self._changed:
+        if not self._changed.is_set():
             return
-        self._changed = False
+        self._changed = anyio.Event()
         files = {name: asdict(each) for name, each in self._records.items() if each.settled}
         content = json.dumps({"format": FORMAT, "files": files}).encode()
         try:
@@ -75,6 +77,10 @@ class CacheRecords:
         except FileUnwritable as error:
             log.warning("the records of the object cache cannot be kept: %s", error)
 
+    async def change(self) -> None:
+        """Return when there is something to save."""
+        await self._changed.wait()
+
     def get(self, name: str) -> CacheRecord | None:
         """The record of the file `name`."""
         return self._records.get(name)
@@ -82,7 +88,7 @@ class CacheRecords:
     def put(self, name: str, record: CacheRecord) -> None:
         """Note what `name` holds now."""
         self._records[name] = record
-        self._changed = True
+        self._changed.set()
 
     def used(self, name: str, now_s: float) -> None:
         """Note that `name` was wanted."""
@@ -95,7 +101,8 @@ class CacheRecords:
 
     def forget(self, name: str) -> None:
         """The file `name` is gone, or soon will be."""
-        self._changed |= self._records.pop(name, None) is not None
+        if self._records.pop(name, None) is not None:
+            self._changed.set()
 
     def names(self) -> tuple[str, ...]:
         """Every file with a record."""

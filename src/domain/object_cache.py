@@ -314,7 +314,10 @@ class ObjectCache:
         )
 
     async def _settle_forever(self) -> None:
+        """A few seconds after something has come or was used; a worker at rest is not woken."""
         while True:
+            if not self._unsettled:
+                await self.records.change()
             with anyio.move_on_after(SAVE_EVERY_S):
                 await self._many_unsettled.wait()
             self._many_unsettled = anyio.Event()

@@ -127,6 +127,28 @@ async def test_an_unchanged_object_costs_one_head(node: Node) -> None:
     assert node.store.asked == [f"HEAD {KEY}"]
 
 
+async def test_a_cache_at_rest_wakes_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks after the disk when something came or was used, not every few seconds for ever."""
+    looks: list[float] = []
+    honest = CacheRecords.save
+
+    async def save(self: CacheRecords) -> None:
+        looks.append(anyio.current_time())
+        await honest(self)
+
+    monkeypatch.setattr(CacheRecords, "save", save)
+    node.store.store(KEY, b"weights")
+    async with node.live() as cache:
+        await anyio.sleep(3600)
+        assert looks == []
+        await cache.ensure(KEY)
+        await anyio.sleep(3600)
+        assert looks == [3600 + object_cache.SAVE_EVERY_S]
+        await cache.ensure(KEY)
+        await anyio.sleep(3600)
+        assert looks[1:] == [2 * 3600 + object_cache.SAVE_EVERY_S]
+
+
 async def test_a_changed_object_is_fetched_again_and_readers_keep_the_old_one(node: Node) -> None:
     """S-K05, N-B22: a model that changed under its key keeps its old bytes for ever."""
     node.store.store(KEY, b"old weights")

@@ -151,8 +151,12 @@ class Cluster:
             self._reserved.pop(place, None)
 
     def free_index(self, row: NodeRow, model: str) -> int | None:
-        """The lowest replica index of `model` that is free on the node; None when all are taken."""
-        for index in range(max(row.max_replicas_per_model, 1)):
+        """The lowest replica index of `model` that is free on the node; None when all are taken.
+
+        A seed frontend knows one replica a node.
+        """
+        slots = 1 if self.registry.generation == "seed" else max(row.max_replicas_per_model, 1)
+        for index in range(slots):
             if (model, index) not in row.models and model not in self._reserved.get((row.id, index), {}):
                 return index
         return None

@@ -22,10 +22,13 @@ from ...settings import Settings
 from ...slim_injector import providers
 from .broker import FleetBroker
 from .fence import Fence, Watch
-from .host import Host
-from .life import STATE_PATH, Life
+from .host import STATE_PATH, Host
+from .life import Life
+from .objects import FleetObjectStore
 from .plan import PORTS_PER_NODE, TOKEN
 from .registry import BackendRegistry, FleetArtifacts
+
+CACHE_LIMIT_BYTES = 600  # two models of `inference.model_file`
 
 _REPLICAS_PER_MODEL = 2
 _ENVIRONMENT = {"PATH": "/bin"}
@@ -40,6 +43,7 @@ class Surroundings:
     broker: FleetBroker
     frontend: InMemoryFrontend
     backends: BackendRegistry
+    objects: FleetObjectStore
 
 
 def _settings() -> Settings:
@@ -54,6 +58,9 @@ def _settings() -> Settings:
         "LOCALAI_MODELS_PATH": "/node/models",
         "LOCALAI_BACKENDS_PATH": "/node/backends",
         "LOCALAI_WORKER_STATE_PATH": str(STATE_PATH),
+        "LOCALAI_STORAGE_URL": "http://objects.invalid",
+        "LOCALAI_STORAGE_BUCKET": "fleet",
+        "LOCALAI_STORAGE_CACHE_LIMIT": str(CACHE_LIMIT_BYTES),
     }
     return resolve_settings(
         {}, environment, cwd=Path("/node"), home=Path("/node"), hostname="node", pid=1
@@ -83,6 +90,7 @@ class AssemblyLine:
         late = _LateWatch()
         fence = Fence(late, killed)
         bus = InMemoryMessageBus(self.around.broker)
+        bus.offline = host.bus_cuts > 0
         async with self._lock:
             with self._made_for(host, fence, bus):
                 worker = await build_worker(self._container)
@@ -109,6 +117,8 @@ class AssemblyLine:
             "artifacts": FleetArtifacts(filesystem, self.around.backends),
             "gallery_source": self.around.backends.galleries,
             "http": InMemoryHttpServer(None),  # files are handed to the service behind it
+            "object_store": self.around.objects if host.has_store else None,
+            "ranged_files": host.ranged,
         }
         overridden = []
 
@@ -133,7 +143,9 @@ class AssemblyLine:
     def _settings_of(self, host: Host) -> Settings:
         addresses = self._base.addresses
         grpc, http = HostPort(host.name, addresses.grpc.port), HostPort(host.name, addresses.http.port)
-        return replace(self._base, node_name=host.name, addresses=replace(addresses, grpc=grpc, http=http))
+        url = self._base.storage_url if host.has_store else ""
+        addresses = replace(addresses, grpc=grpc, http=http)
+        return replace(self._base, node_name=host.name, addresses=addresses, storage_url=url)
 
 
 class _LateWatch:

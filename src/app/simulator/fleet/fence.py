@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar, cast
 from ....adapters.memory.bus import InMemorySubscription
 from ....adapters.memory.file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
 from ....adapters.memory.machine import FakeProcess
+from ....adapters.memory.object_store import InMemoryStoredObject
 from ....adapters.memory.processes import FoundFakeProcess
+from ....adapters.memory.ranged_files import InMemoryAssembledFile, InMemorySourceFile, InMemoryWholeFile
 from ....domain.ports.processes import MarkedGroup
 
 Port = TypeVar("Port")
@@ -27,6 +29,10 @@ _ROLES: dict[type, str] = {
     InMemoryIncomingFile: "incoming",
     InMemoryPartialFile: "incoming",
     InMemoryOutgoingFile: "outgoing",
+    InMemoryStoredObject: "stored",
+    InMemoryAssembledFile: "assembled",
+    InMemoryWholeFile: "whole",
+    InMemorySourceFile: "source",
 }
 # Calls without an effect, most of them polled or part of every heartbeat: not worth a line in the history.
 _QUIET = frozenset(
