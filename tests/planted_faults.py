@@ -13,6 +13,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.memory.ranged_files import InMemoryAssembledFile
 from localai_worker.app.control_plane import ControlPlane
+from localai_worker.domain import fetch_object
 from localai_worker.domain.allocate_ports import PortPool
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
@@ -20,11 +21,11 @@ from localai_worker.domain.end_replica import ReplicaEnd
 from localai_worker.domain.heartbeats import Heartbeats
 from localai_worker.domain.install import InstallBackends
 from localai_worker.domain.keyed_locks import KeyedLocks
-from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.ports.processes import Listening, StopSignal
 from localai_worker.domain.process_journal import ProcessJournal
 from localai_worker.domain.process_table import Entry
 from localai_worker.domain.recover import RecoverBackends, Recovered
+from localai_worker.domain.refresh_object import RefreshObject
 from localai_worker.domain.stage_files import StageFiles
 from localai_worker.domain.start_backend import BackendStarter
 from localai_worker.domain.stop_group import StopLadder
@@ -161,10 +162,10 @@ def upload_that_is_visible_at_once(patch: Patch) -> None:
 def cache_that_never_asks_again(patch: Patch) -> None:
     """As upstream: a file that is there is taken for the object (S-K05)."""
 
-    async def is_fresh(self: ObjectCache, *_args: Any) -> bool:
+    async def is_fresh(self: RefreshObject, *_args: Any) -> bool:
         return True
 
-    patch.setattr(ObjectCache, "_is_fresh", is_fresh)
+    patch.setattr(RefreshObject, "_is_fresh", is_fresh)
     patch.setattr(CacheRecords, "used", lambda _self, _name, _now_s: None)
 
 
@@ -180,10 +181,10 @@ def object_that_is_visible_at_once(patch: Patch) -> None:
 
 
 def objects_that_are_not_checked(patch: Patch) -> None:
-    async def check_of(self: ObjectCache, *_args: Any, **_options: Any) -> None:
+    async def find_check(*_args: Any) -> None:
         return None
 
-    patch.setattr(ObjectCache, "_check_of", check_of)
+    patch.setattr(fetch_object, "find_check", find_check)
 
 
 def cache_that_is_never_swept(patch: Patch) -> None:

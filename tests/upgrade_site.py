@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
+from localai_worker.adapters.artifacts.file_payloads import FilePayloads
+from localai_worker.adapters.artifacts.ocifile import ImageFiles
+from localai_worker.adapters.artifacts.readers import ArtifactReaders
 from localai_worker.adapters.artifacts.registry.images import RegistryImages
+from localai_worker.adapters.artifacts.url_payloads import UrlPayloads
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.galleries.documents import GalleryDocumentReaders
 from localai_worker.adapters.galleries.files import FileDocuments
@@ -30,6 +34,16 @@ _STORE = ".store"  # of blobs, and of the gallery
 
 
 def installer(top: Path, images: RegistryImages) -> InstallBackends:
+    """Installs from registries, web servers and this node, as a worker does."""
+    readers = ArtifactReaders(
+        {
+            "http://": lambda: UrlPayloads(images.client.web, images.fetcher, images.limits),
+            "ocifile://": lambda: ImageFiles(images.limits),
+            "file://": lambda: FilePayloads(images.limits),
+            "/": lambda: FilePayloads(images.limits),
+        },
+        lambda: images,
+    )
     filesystem = LocalFileSystem()
     installed = InstalledBackends(filesystem, top / "backends", top / "system", "default")
     galleries = ReadGalleries(
@@ -38,7 +52,7 @@ def installer(top: Path, images: RegistryImages) -> InstallBackends:
     return InstallBackends(
         filesystem,
         installed,
-        images,
+        readers,
         GalleryIndexes(galleries, "default"),
         Integrity(InMemoryAttachments(), InMemorySignatures()),
         ManualClock(),

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -38,6 +38,10 @@ class CacheRecord:
         )
         return same and self.key == key
 
+    def to_json(self) -> str:
+        """All fields by name."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
 
 @dataclass
 class CacheRecords:
@@ -50,7 +54,9 @@ class CacheRecords:
     filesystem: FileSystem
     directory: Path
     _records: dict[str, CacheRecord] = field(default_factory=dict)
-    _changed: anyio.Event = field(default_factory=anyio.Event)
+    _lines: dict[str, str] = field(default_factory=dict)  # of settled records, as they are written
+    _changed: bool = False
+    _news: anyio.Event = field(default_factory=anyio.Event)
 
     async def load(self) -> None:
         """Read the records of an earlier life; what cannot be read counts as lost, with a warning."""
@@ -60,26 +66,37 @@ class CacheRecords:
         try:
             content = json.loads(await self.filesystem.read(path, limit_bytes=RECORDS_LIMIT_BYTES))
             if content["format"] == FORMAT:
-                self._records = {name: CacheRecord(**fields) for name, fields in content["files"].items()}
+                for name, fields in content["files"].items():
+                    self.put(name, CacheRecord(**fields))
+                self._changed, self._news = False, anyio.Event()
         except (FileUnreadable, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("the records of the object cache are lost, files are compared by hash: %s", error)
 
     async def save(self) -> None:
         """Write what changed since the last time; a failure is told and costs a later life time only."""
-        if not self._changed.is_set():
+        self._news = anyio.Event()
+        if not self._changed:
             return
-        self._changed = anyio.Event()
-        files = {name: asdict(each) for name, each in self._records.items() if each.settled}
-        content = json.dumps({"format": FORMAT, "files": files}).encode()
+        self._changed = False
+        files = ",\n".join(self._lines.values())
+        content = f'{{"format": {FORMAT}, "files": {{{files}}}}}'.encode()
         try:
             await self.filesystem.make_directory(self.directory)
             await self.filesystem.write(self.directory / FILE_NAME, content, mode=0o640)
         except FileUnwritable as error:
             log.warning("the records of the object cache cannot be kept: %s", error)
+        except anyio.get_cancelled_exc_class():
+            self._changed = True  # the last saving of a life writes what this one may not have written
+            raise
 
-    async def change(self) -> None:
-        """Return when there is something to save."""
-        await self._changed.wait()
+    @property
+    def has_news(self) -> bool:
+        """Whether something came, was used or went since the last saving."""
+        return self._news.is_set()
+
+    async def news(self) -> None:
+        """Return once it `has_news`."""
+        await self._news.wait()
 
     def get(self, name: str) -> CacheRecord | None:
         """The record of the file `name`."""
@@ -88,7 +105,13 @@ class CacheRecords:
     def put(self, name: str, record: CacheRecord) -> None:
         """Note what `name` holds now."""
         self._records[name] = record
-        self._changed.set()
+        self._news.set()
+        if record.settled:
+            # Encoded once: all records at every saving would hold up the event loop for seconds.
+            self._lines[name] = f"{json.dumps(name)}: {record.to_json()}"
+            self._changed = True
+        else:
+            self._changed |= self._lines.pop(name, None) is not None
 
     def used(self, name: str, now_s: float) -> None:
         """Note that `name` was wanted."""
@@ -96,13 +119,15 @@ class CacheRecords:
 
     def settled(self, name: str, record: CacheRecord) -> None:
         """The file that `record` describes survives a power cut from now on."""
-        if self._records.get(name) == record:
-            self.put(name, replace(record, settled=True))
+        now = self._records.get(name)
+        if now is not None and replace(now, used_s=record.used_s) == record:
+            self.put(name, replace(now, settled=True))
 
     def forget(self, name: str) -> None:
         """The file `name` is gone, or soon will be."""
-        if self._records.pop(name, None) is not None:
-            self._changed.set()
+        self._records.pop(name, None)
+        self._news.set()
+        self._changed |= self._lines.pop(name, None) is not None
 
     def names(self) -> tuple[str, ...]:
         """Every file with a record."""

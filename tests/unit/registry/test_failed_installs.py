@@ -103,7 +103,7 @@ CASES: dict[str, Case] = {
     "truncated zstd": Case("layer 2 of 2 is broken zstd: it ends too early", second(ZSTD[:-1])),
     "bomb": Case("unpacks to more than", [gzip.compress(tar([RUN, entry("zeros", bytes(12 * MIB))]))]),
     "bomb of entries": Case(
-        "more than 2000 entries", second(gzip.compress(tar([entry(f"d/{n}") for n in range(3000)])))
+        "more than 300 entries", second(gzip.compress(tar([entry(f"d/{n}") for n in range(400)])))
     ),
     "no program": Case("run file not found", [gzip.compress(archives.tree_tar({"x": b"1"}))]),
     "a directory as program": Case(
@@ -118,7 +118,7 @@ async def test_a_failed_upgrade_leaves_the_old_version_runnable(
     own: OwnRegistry, tmp_path: Path, case: Case
 ) -> None:
     """G-F7, G-W6: whatever is wrong with the new one; source and reason are named."""
-    site = UpgradeSite(tmp_path, own, limits=TreeLimits(10 * MIB, 2000))
+    site = UpgradeSite(tmp_path, own, limits=TreeLimits(10 * MIB, 300))
     await site.have_old_version()
     uri = own.pushed.push(Image(case.layers, fields=case.fields), "new")
     before = sorted(tmp_path.iterdir())
@@ -130,6 +130,86 @@ async def test_a_failed_upgrade_leaves_the_old_version_runnable(
     assert len(text) > len(f'installing backend from gallery: failed to download backend "{uri}": {uri}: ')
     await site.require_old_version()
     assert sorted(tmp_path.iterdir()) == before
+
+
+@dataclass
+class Download:
+    """An archive by URL that must not be installed: its bytes, what its server does, and what is said."""
+
+    reason: str
+    content: bytes = NEW
+    fault: Handler | None = None
+    sha256: str = ""
+    tells_sizes: bool = True
+
+
+DOWNLOADS: dict[str, Download] = {
+    "404": Download("answers 404", fault=on("p", says(404))),
+    "429": Download("be left alone for 3600 s", fault=on("p", says(429, Retry_After="3600"))),
+    "500": Download("answers 500", fault=on("p", says(500))),
+    "cut": Download("too early", fault=on("p", lambda request: request.send_cut(NEW, 1000))),
+    "hung up": Download("/p/new", fault=on("p", hangs_up)),
+    "another hash": Download("should be sha256:000", sha256="0" * 64),
+    "no hash at all": Download("which has 64 hex digits", sha256="abc"),
+    "truncated": Download("the download is broken gzip: it ends too early", NEW[:-9]),
+    "truncated zstd": Download("the download is broken zstd: it ends too early", ZSTD[:-1]),
+    "without end": Download(
+        "LOCALAI_WORKER_BACKEND_SIZE_LIMIT", fault=on("p", never_ends), tells_sizes=False
+    ),
+    "bomb": Download("unpacks to more than", gzip.compress(tar([RUN, entry("zeros", bytes(12 * MIB))]))),
+    "a web page": Download("no readable tar archive", b"<html>sign in</html>" * 50),
+    "a zip archive": Download("a zip archive", b"PK\x03\x04" + bytes(100)),
+    "nothing": Download("it is empty", b""),
+    "no program": Download("run file not found", gzip.compress(archives.tree_tar({"x": b"1", "y": b"2"}))),
+    "hostile": Download("leaves the artifact", gzip.compress(tar([RUN, entry("../../evil", b"1")]))),
+}
+
+
+@pytest.mark.parametrize("download", DOWNLOADS.values(), ids=DOWNLOADS.keys())
+async def test_a_failed_download_leaves_the_old_version_runnable(
+    own: OwnRegistry, tmp_path: Path, download: Download
+) -> None:
+    """G-F7, G-F23: an archive by URL, whatever is wrong with it or its server."""
+    site = UpgradeSite(tmp_path, own, limits=TreeLimits(10 * MIB, 300))
+    await site.have_old_version()
+    own.files["/p/new"] = download.content
+    own.tells_sizes = own.knows_ranges = download.tells_sizes
+    if download.fault is not None:
+        own.faults.append(download.fault)
+    uri = f"http://{own.host}/p/new"
+    index = [{"name": "tool", "uri": uri, "sha256": download.sha256}]
+    text = await site.gallery_refusal(archives.to_json(index))
+    assert uri in text
+    assert download.reason in text
+    await site.require_old_version()
+    assert not (tmp_path / "evil").exists()
+
+
+LOCAL: dict[str, tuple[str, str]] = {
+    "an image file that is gone": ("ocifile://{top}/gone.tar", "No such file"),
+    "an image file that is none": ("ocifile://{top}/rubbish", "tar archive"),
+    "an archive that is gone": ("file://{top}/gone.tgz", "No such file"),
+    "an archive that is none": ("file://{top}/rubbish", "no readable tar archive"),
+    "a directory without a program": ("{top}/empty", "run file not found"),
+    "a directory that holds the backends": ("{top}", "the place it would be copied to"),
+    "a device": ("/dev/null", "no regular file"),
+}
+
+
+@pytest.mark.parametrize(("uri", "reason"), LOCAL.values(), ids=LOCAL.keys())
+async def test_a_bad_source_on_this_node_leaves_the_old_version_runnable(
+    own: OwnRegistry, tmp_path: Path, uri: str, reason: str
+) -> None:
+    """G-F7."""
+    site = UpgradeSite(tmp_path, own)
+    await site.have_old_version()
+    (tmp_path / "rubbish").write_bytes(b"rubbish" * 500)
+    (tmp_path / "empty").mkdir()
+    index = [{"name": "tool", "uri": uri.format(top=tmp_path)}]
+    text = await site.gallery_refusal(archives.to_json(index))
+    assert reason in text
+    assert uri.format(top=tmp_path) in text
+    await site.require_old_version()
 
 
 INDEXES: dict[str, tuple[bytes, str, str]] = {

@@ -5,7 +5,7 @@ import hashlib
 from ..web.flight import Flight
 from .shared_blob import SharedBlob
 
-_WAIT_S = 0.1
+_WAIT_S = 0.5  # whatever came until then is read; the end of the flight is told at once
 
 
 class BlobReader:
@@ -25,7 +25,7 @@ class BlobReader:
         """
         while True:
             self._flight.check()
-            chunk = self.blob.read(self._position, size, wait_s=_WAIT_S)
+            chunk = self.blob.read(self._position, size, wait_s=_WAIT_S, is_over=self._flight.is_over)
             if chunk is not None:
                 self._position += len(chunk)
                 return chunk
