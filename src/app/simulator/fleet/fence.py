@@ -84,8 +84,8 @@ class Fence:
         self.down = self._armed = True
 
     def guard(self, port: Port, role: str) -> Port:
-        """`port` as the worker sees it."""
-        return cast(Port, _Guarded(port, role, self))
+        """`port` as the worker sees it; one that is behind a fence already stays as it is."""
+        return port if isinstance(port, _Guarded) else cast(Port, _Guarded(port, role, self))
 
     def cross(self) -> None:
         """Pass, if the worker lives; where it is to die here, it does."""
