@@ -89,6 +89,8 @@ class _Timer(_Step):
 
     __slots__ = ("when_s",)
 
+    when_s: float
+
     def when(self) -> float:
         return self.when_s
 
@@ -117,6 +119,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._ready.append(step)  # type: ignore[attr-defined]
         return step
 
+    def _call_soon(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+    ) -> _Step:  # what `call_soon_threadsafe` goes through
+        return self.call_soon(callback, *args, context=context)
+
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Timer:
@@ -132,15 +139,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         ready: deque[_Step] = self._ready  # type: ignore[attr-defined]
-        timers = self._timers
         if not ready:
-            while timers and timers[0][2].is_cancelled:
-                heappop(timers)
-            if timers:
-                self._now_s = max(self._now_s, timers[0][0])
-            elif not self._stopping and not self._selector.select(0):  # type: ignore[attr-defined]
-                raise RuntimeError("every task waits and no timer is set: the program would hang for ever")
-        while timers and timers[0][0] <= self._now_s:
+            self._jump()
+        timers, now_s = self._timers, self._now_s
+        while timers and timers[0][0] <= now_s:
             timer = heappop(timers)[2]
             if not timer.is_cancelled:
                 ready.append(timer)
@@ -152,7 +154,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as error:  # noqa: BLE001 - as in asyncio, it does not end the loop
-                    self.call_exception_handler({"message": f"Exception in {step.callback}", "exception": error})
+                    what = f"Exception in {step.callback}"
+                    self.call_exception_handler({"message": what, "exception": error})
+
+    def _jump(self) -> None:
+        """Everybody waits: let it be the time of the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].is_cancelled:
+            heappop(timers)
+        if timers:
+            self._now_s = max(self._now_s, timers[0][0])
+        elif not self._stopping and not self._selector.select(0):  # type: ignore[attr-defined]
+            raise RuntimeError("every task waits and no timer is set: the program would hang for ever")
 
     def _new_task(
         self,
@@ -177,12 +190,11 @@ def run_in_virtual_time(main: Callable[..., Awaitable[Result]], *args: object) -
     every time, in every process and under every PYTHONHASHSEED, as long as it iterates over no set itself.
     """
 
-
     async def within() -> Result:
-        with _known_library():
-            return await main(*args)
+        anyio_eventloop.current_async_library = lambda: "asyncio"
+        return await main(*args)
 
-    with _numbered_scopes():
+    with _numbered_scopes(), _asked_again():
         return anyio.run(within, backend_options={"loop_factory": VirtualTimeLoop})
 
 
@@ -215,10 +227,11 @@ def _numbered_scopes() -> Iterator[None]:
 
 
 @contextmanager
-def _known_library() -> Iterator[None]:
-    """Spare anyio the question which library's loop runs, which it asks at every sleep and checkpoint."""
+def _asked_again() -> Iterator[None]:
+    """Have anyio ask again afterwards which library's loop runs: within, it is spared the question, which it
+    puts at every sleep and checkpoint.
+    """
     asks = anyio_eventloop.current_async_library
-    anyio_eventloop.current_async_library = lambda: "asyncio"
     try:
         yield
     finally:
