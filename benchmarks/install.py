@@ -55,6 +55,11 @@ def _ours(uri: str, top: Path, connections: int = 8) -> dict[str, float]:
 
 
 def _against_peers(report: Report, uri: str, top: Path, *, rounds: int) -> None:
+    """Nothing is removed between the rounds.
+
+    ext4 without a journal, as virtual machines have it, looks for each new file past every inode that was
+    freed within the last minutes: after an `rm -r`, making files takes forty times as long, for everybody.
+    """
     ours_s, tools_s, copy_s = [], [], []
     reference = uri.removeprefix("oci://")
     for number in range(rounds):
@@ -67,9 +72,7 @@ def _against_peers(report: Report, uri: str, top: Path, *, rounds: int) -> None:
             _settle()
             tools_s.append(_skopeo_and_umoci(reference, top / f"tools-{number}"))
         _settle()
-        copy_s.append(_timed("cp", "-r", place / "into", top / "copy", then_sync=top))
-        for used in (place, top / f"tools-{number}", top / "copy"):
-            shutil.rmtree(used, ignore_errors=True)
+        copy_s.append(_timed("cp", "-r", place / "into", top / f"copy-{number}", then_sync=top))
     ours = statistics.median(ours_s)
     report.figure("ours_s", ours)
     report.figure("cp_and_sync_s", statistics.median(copy_s))

@@ -27,11 +27,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Visit:
-    """One request; header names in lower case."""
+    """One request; header names in lower case. `peer`: the port of the client's end of the connection."""
 
     method: str
     path: str
     headers: Mapping[str, str]
+    peer: int = 0
 
 
 @dataclass
@@ -57,6 +58,7 @@ def web_server() -> Iterator[Web]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body go out apart
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -69,7 +71,7 @@ def web_server() -> Iterator[Web]:
 
         def _answer(self, *, with_body: bool) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            web.visits.append(Visit(self.command, self.path, headers))
+            web.visits.append(Visit(self.command, self.path, headers, self.client_address[1]))
             page = web.pages.get(self.path, Page(b"nothing here", status=404))
             if page.token and headers.get("authorization") != f"Bearer {page.token}":
                 page = Page(b"Invalid username or password.", status=401)

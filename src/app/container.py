@@ -29,6 +29,7 @@ from ..domain.install import InstallBackends
 from ..domain.installed import InstalledBackends
 from ..domain.integrity import Integrity
 from ..domain.node_identity import IdentityStore
+from ..domain.prefetch_progress import PrefetchProgress
 from ..domain.prefetched_files import PrefetchedFiles
 from ..domain.process_journal import ProcessJournal
 from ..domain.read_galleries import ReadGalleries
@@ -102,6 +103,7 @@ class Container(containers.DeclarativeContainer):
     identities = providers.Singleton(
         IdentityStore, filesystem, providers.Callable(derived.identity_file, settings)
     )
+    prefetch_progress = providers.Singleton(PrefetchProgress)
     prefetched = providers.Singleton(PrefetchedFiles, filesystem, settings.provided.models_path)
     files = providers.Singleton(
         ReceiveFiles,
@@ -235,7 +237,7 @@ class Container(containers.DeclarativeContainer):
         ReplaceBackend, installer=installer, installed=installed, supervisor=supervisor
     )
     downloads = providers.Singleton(model_parts.downloads)
-    archives = providers.Singleton(model_parts.archives)
+    archives = providers.Singleton(model_parts.archives, settings)
     model_hub = providers.Singleton(model_parts.model_hub, environment)
     file_locks = providers.Singleton(model_parts.file_locks)
     prefetch = providers.Callable(model_parts.prefetcher, __self__)
@@ -280,7 +282,9 @@ class Container(containers.DeclarativeContainer):
         bus=bus,
         filesystem=filesystem,
         models_path=settings.provided.models_path,
-        parts=providers.Callable(derived.parts_with_worries, enrolment, heartbeats, login, storage, deaths),
+        parts=providers.Callable(
+            derived.parts_with_worries, enrolment, heartbeats, login, storage, deaths, prefetch_progress
+        ),
     )
     description = providers.Singleton(
         DescribeNode,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..domain.index_urls import hugging_face_endpoint
 from ..domain.read_galleries import ReadGalleries
-from ..domain.snapshot_spec import TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from ..domain.custody import Custody
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from ..domain.ensure_snapshot import EnsureSnapshot
     from ..domain.explain_backend import ExplainBackend
     from .container import Container
+    from .settings import Settings
 
 
 def downloads() -> Any:
@@ -24,11 +24,11 @@ def downloads() -> Any:
     return HttpDownloads()
 
 
-def archives() -> Any:
+def archives(settings: "Settings") -> Any:
     """Archives among a model's files."""
     from ..adapters.archives.local import LocalArchives
 
-    return LocalArchives()
+    return LocalArchives(floor_bytes=settings.disk_floor_bytes)
 
 
 def model_hub(environment: Mapping[str, str]) -> Any:
@@ -85,6 +85,7 @@ def _prefetch(container: "Container") -> Any:
         names=container.network(),
         hardware=container.hardware(),
         capability=container.detection().capability,
+        progress=container.prefetch_progress(),
     )
 
 
@@ -94,6 +95,7 @@ def _snapshots(container: "Container", download: "DownloadFile") -> "EnsureSnaps
     from ..domain.ensure_snapshot import EnsureSnapshot
     from ..domain.partial_trees import PartialTrees
     from ..domain.resolve_snapshot import ResolveSnapshot
+    from ..domain.snapshot_spec import TOKEN_VARIABLE
 
     filesystem, models_path = container.filesystem(), container.settings().models_path
     token = container.environment().get(TOKEN_VARIABLE, "").strip()

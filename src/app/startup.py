@@ -10,9 +10,9 @@ from pathlib import Path
 from ..domain.errors import WorkerError
 from .environment import load_environment
 from .flags import Flags
-from .not_yet import can_verify, cannot_honour
 from .option_values import SettingsError
 from .resolve_settings import ResolvedSettings, SettingsSurvey, require_files, survey_settings
+from .signature_warnings import can_verify, signature_warnings
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def start_worker(flags: Flags) -> int:
 
         resolved, environment, warnings = _resolve(flags)
         settings = resolved.settings
-        warnings = (*warnings, *cannot_honour(settings, can_verify=can_verify()))
+        warnings = (*warnings, *signature_warnings(settings, can_verify=can_verify()))
         set_up_logging(
             level=settings.log_level, line_format=settings.log_format, dedup=settings.log_dedup_logs
         )

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 
+from ..domain.cache_directory import CacheDirectory
 from ..domain.cache_janitor import CacheJanitor
 from ..domain.cache_records import CacheRecords
 from ..domain.messages.files import (
@@ -111,16 +112,14 @@ def build_storage(
         return None
     root = settings.models_path.parent / "cache"
     health = StoreHealth(store)
-    records = CacheRecords(filesystem, settings.state_path)
-    cache = ObjectCache(
-        store, filesystem, ranged, records, health, clock, root, verify=settings.storage_verify
-    )
+    directory = CacheDirectory(filesystem, CacheRecords(filesystem, settings.state_path), clock, root)
     janitor = CacheJanitor(
-        cache,
+        directory,
         running_models=lambda: {replica.key.model for replica in supervisor.replicas},
         open_files=open_files,
         budget=parse_vram_budget(settings.storage_cache_limit),
     )
+    cache = ObjectCache(store, ranged, directory, janitor, health, verify=settings.storage_verify)
     staging = StageFiles(store, filesystem, ranged, health, roots, root)
     return Storage(FileCommands(cache, staging), cache, health, janitor)
 

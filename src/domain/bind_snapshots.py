@@ -9,7 +9,7 @@ from .ensure_snapshot import EnsureSnapshot
 from .errors import WorkerError
 from .ports.filesystem import RootedPath
 from .prefetched_files import PrefetchedFiles
-from .snapshot_layout import SNAPSHOT, committed_path
+from .snapshot_layout import MANIFEST, SNAPSHOT, committed_path
 from .snapshot_manifest import Manifest
 from .wanted_snapshots import WantedSnapshots, declared_snapshots, inferred_reference, snapshot_of
 from .yaml_values import YamlValue
@@ -35,7 +35,6 @@ class BindSnapshots:
         Raises:
             WorkerError: why a snapshot that is declared is not there.
         """
-        await self.snapshots.trees.sweep()
         declared = declared_snapshots(config)
         if declared is not None:
             return await self._bound(config, declared)
@@ -66,13 +65,23 @@ class BindSnapshots:
         written: list[YamlValue] = []
         for spec in wanted.specs:
             manifest = await self.snapshots.ensure(spec)
-            self._remember(manifest)
+            await self._remember(manifest)
             written.append(manifest.spec.to_mapping())
         return {**config, "artifacts": written}
 
-    def _remember(self, manifest: Manifest) -> None:
-        """A frontend stages the files of a snapshot under the same names, below the model's own."""
+    async def sweep(self, *, ours: bool = False) -> None:
+        """Remove what nobody came back for; see `PartialTrees.sweep`."""
+        await self.snapshots.trees.sweep(ours=ours)
+
+    async def _remember(self, manifest: Manifest) -> None:
+        """A frontend stages the files of a snapshot under the same names, below the model's own.
+
+        Their hashes were true when the manifest was written.
+        """
         found = manifest.spec.resolved
         assert found is not None, "a snapshot that is there has a version"
+        top = committed_path(found.cache_key)
+        written = await self.snapshots.filesystem.stat(self.snapshots.models_path / top / MANIFEST)
+        as_of_ns = written.modified_ns if written is not None else 0
         for each in manifest.files:
-            self.prefetched.add(committed_path(found.cache_key) / SNAPSHOT / each.file.path)
+            self.prefetched.add(top / SNAPSHOT / each.file.path, each.sha256, as_of_ns=as_of_ns)

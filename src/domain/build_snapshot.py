@@ -11,7 +11,7 @@ import anyio
 from .committed_snapshots import CommittedSnapshots, content_of
 from .disk_room import DiskRoom
 from .download_file import DownloadFile, WantedFile
-from .errors import WorkerError
+from .errors import DownloadRefused, FileUnwritable, WorkerError
 from .file_names import is_partial_directory_name
 from .first_error import first_error
 from .git_blob import git_blob
@@ -24,6 +24,11 @@ from .snapshot_spec import SnapshotSpec
 
 log = logging.getLogger(__name__)
 
+# A gated repository tells its files to anybody, and gives them to none. By whether a token was shown.
+_GATED = {
+    False: "a gated repository wants a token: set HF_TOKEN, and source.token_env: HF_TOKEN in its entry",
+    True: "does the token in HF_TOKEN open this repository?",
+}
 _UPSTREAMS_PARTS = ".downloads"  # where an upstream writer keeps what it has of files
 
 
@@ -115,30 +120,22 @@ class BuildSnapshot:
     ) -> None:
         waiting = iter(files)
 
-        async def fetch_some() -> None:
+        async def fetch_some(download: DownloadFile) -> None:
             for file in waiting:
-                hashes[file.path] = await self._fetch(spec, file, self._place(content / file.path), token)
+                wanted = _wanted(spec, file, token)
+                place = self._place(content / file.path)
+                try:
+                    hashes[file.path] = await download.fetch_wanted(wanted, place)
+                except DownloadRefused as error:
+                    raise DownloadRefused(error.uri, f"{error.reason}; {_GATED[bool(token)]}") from error
                 log.debug("file of a snapshot is there: repository=%s path=%s", spec.repository, file.path)
 
         try:
-            async with anyio.create_task_group() as tasks:
+            async with self.download.together() as download, anyio.create_task_group() as tasks:
                 for _ in range(min(self.connections, len(files))):
-                    tasks.start_soon(fetch_some)
-        except* WorkerError as group:
+                    tasks.start_soon(fetch_some, download)
+        except BaseExceptionGroup as group:
             raise first_error(group) from group
-
-    async def _fetch(self, spec: SnapshotSpec, file: HubFile, place: RootedPath, token: str) -> str:
-        found = spec.resolved
-        assert found is not None, "a version was found first"
-        url = file_url(found.endpoint, spec.repository, found.revision, file.path)
-        wanted = WantedFile(
-            url=url,
-            sha256=file.lfs_sha256,
-            size_bytes=file.size_bytes,
-            token=token,
-            blob_id="" if file.lfs_sha256 else file.blob_id,
-        )
-        return await self.download.fetch_wanted(wanted, place)
 
     async def _require_room(self, content: PurePosixPath, files: Sequence[HubFile]) -> None:
         wanted_bytes = 0
@@ -150,13 +147,17 @@ class BuildSnapshot:
         await room.require(wanted_bytes, "the snapshot")
 
     async def _remove_strays(self, tree: PurePosixPath, files: Sequence[HubFile]) -> None:
-        """Remove what earlier attempts, or other writers, left in `tree` that is no part of the snapshot."""
+        """Remove what earlier attempts, or other writers, left in `tree` that is no part of the snapshot.
+
+        Raises:
+            FileUnwritable: two of the files are one here.
+        """
         wanted = {PurePosixPath(SNAPSHOT) / file.path for file in files}
-        strays = [
-            name
-            for name in await self.filesystem.walk_files(self._place(tree)) or ()
-            if name not in wanted and name != PurePosixPath(MANIFEST)
-        ]
+        names = {*(await self.filesystem.walk_files(self._place(tree)) or ())}
+        if lost := sorted(wanted - names):
+            path = self._place(tree / lost[0]).path
+            raise FileUnwritable(path, "it is gone; does this file system take names of other case for one?")
+        strays = names - wanted - {PurePosixPath(MANIFEST)}
         for name in strays:
             await self.filesystem.remove_tree(self._place(tree / name).path)
         for directory in {name.parent for name in strays}:
@@ -165,6 +166,18 @@ class BuildSnapshot:
 
     def _place(self, path: PurePosixPath) -> RootedPath:
         return RootedPath(self.models_path, path)
+
+
+def _wanted(spec: SnapshotSpec, file: HubFile, token: str) -> WantedFile:
+    found = spec.resolved
+    assert found is not None, "a version was found first"
+    return WantedFile(
+        url=file_url(found.endpoint, spec.repository, found.revision, file.path),
+        sha256=file.lfs_sha256,
+        size_bytes=file.size_bytes,
+        token=token,
+        blob_id="" if file.lfs_sha256 else file.blob_id,
+    )
 
 
 async def _right_hash(file: HubFile, opened: OutgoingFile) -> str | None:

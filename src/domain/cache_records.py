@@ -2,8 +2,10 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import anyio
 
 from .errors import FileUnreadable, FileUnwritable
 from .ports.filesystem import FileStat, FileSystem
@@ -36,6 +38,10 @@ class CacheRecord:
         )
         return same and self.key == key
 
+    def to_json(self) -> str:
+        """All fields by name."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
 
 @dataclass
 class CacheRecords:
@@ -48,6 +54,7 @@ class CacheRecords:
     filesystem: FileSystem
     directory: Path
     _records: dict[str, CacheRecord] = field(default_factory=dict)
+    _lines: dict[str, str] = field(default_factory=dict)  # of settled records, as they are written
     _changed: bool = False
 
     async def load(self) -> None:
@@ -58,7 +65,9 @@ class CacheRecords:
         try:
             content = json.loads(await self.filesystem.read(path, limit_bytes=RECORDS_LIMIT_BYTES))
             if content["format"] == FORMAT:
-                self._records = {name: CacheRecord(**fields) for name, fields in content["files"].items()}
+                for name, fields in content["files"].items():
+                    self.put(name, CacheRecord(**fields))
+                self._changed = False
         except (FileUnreadable, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("the records of the object cache are lost, files are compared by hash: %s", error)
 
@@ -67,13 +76,16 @@ class CacheRecords:
         if not self._changed:
             return
         self._changed = False
-        files = {name: asdict(each) for name, each in self._records.items() if each.settled}
-        content = json.dumps({"format": FORMAT, "files": files}).encode()
+        files = ",\n".join(self._lines.values())
+        content = f'{{"format": {FORMAT}, "files": {{{files}}}}}'.encode()
         try:
             await self.filesystem.make_directory(self.directory)
             await self.filesystem.write(self.directory / FILE_NAME, content, mode=0o640)
         except FileUnwritable as error:
             log.warning("the records of the object cache cannot be kept: %s", error)
+        except anyio.get_cancelled_exc_class():
+            self._changed = True  # the last saving of a life writes what this one may not have written
+            raise
 
     def get(self, name: str) -> CacheRecord | None:
         """The record of the file `name`."""
@@ -82,7 +94,12 @@ class CacheRecords:
     def put(self, name: str, record: CacheRecord) -> None:
         """Note what `name` holds now."""
         self._records[name] = record
-        self._changed = True
+        if record.settled:
+            # Encoded once: all records at every saving would hold up the event loop for seconds.
+            self._lines[name] = f"{json.dumps(name)}: {record.to_json()}"
+            self._changed = True
+        else:
+            self._changed |= self._lines.pop(name, None) is not None
 
     def used(self, name: str, now_s: float) -> None:
         """Note that `name` was wanted."""
@@ -90,12 +107,14 @@ class CacheRecords:
 
     def settled(self, name: str, record: CacheRecord) -> None:
         """The file that `record` describes survives a power cut from now on."""
-        if self._records.get(name) == record:
-            self.put(name, replace(record, settled=True))
+        now = self._records.get(name)
+        if now is not None and replace(now, used_s=record.used_s) == record:
+            self.put(name, replace(now, settled=True))
 
     def forget(self, name: str) -> None:
         """The file `name` is gone, or soon will be."""
-        self._changed |= self._records.pop(name, None) is not None
+        self._records.pop(name, None)
+        self._changed |= self._lines.pop(name, None) is not None
 
     def names(self) -> tuple[str, ...]:
         """Every file with a record."""

@@ -14,8 +14,8 @@ DEFAULT = "default"
 CPU = "cpu"
 _SMALL_VRAM_BYTES = 4 * 1024**3  # with this much or less, GPU builds are not worth it
 
-# First match decides. A word counts where no letter stands beside it: `cuda12` and `amd64` hold one,
-# `metallic` and `ship` do not (upstream looks for bare substrings, G-W25).
+# First match decides. A word counts where no letter stands beside it: `cuda12` holds one, `metallic` and
+# `ship` do not; and `amd64` is a processor, not a GPU (upstream looks for bare substrings, G-W25).
 _RULES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("darwin", "mlx", "metal"), ("metal", "darwin-x86")),
     (("l4t",), ("nvidia-l4t*",)),
@@ -123,9 +123,9 @@ def misfit(capability: str, *, name: str, uri: str = "", builds: Mapping[str, st
         if choose(capability, builds) is not None:
             return ""
         return f"it has builds for {', '.join(builds)}, none for {capability} and no default"
-    text = f"{name} {uri}".lower()
+    named = f"{name} {uri}".lower().replace("amd64", "")
     for words, capabilities in _RULES:
-        word = next((word for word in words if re.search(rf"(?<![a-z]){word}(?![a-z])", text)), "")
+        word = next((word for word in words if re.search(rf"(?<![a-z]){word}(?![a-z])", named)), "")
         if word:
             fits = any(
                 capability.startswith(wanted[:-1]) if wanted.endswith("*") else capability == wanted

@@ -1,7 +1,10 @@
 """Files from web servers, whole and verified, or not at all; what came of one is kept for later."""
 
+import logging
 import re
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -14,8 +17,11 @@ from .masking import mask_url
 from .ports.downloads import Download, Downloads
 from .ports.filesystem import FileSystem, IncomingFile, PartialFile, PartialStat, RootedPath
 
+log = logging.getLogger(__name__)
+
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _MODE = 0o600  # as upstream's
+_TOLD_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +60,16 @@ class DownloadFile:
     cleanup_s: float = 30.0
     floor_bytes: int = 0
 
-    async def fetch(self, url: str, place: RootedPath, *, sha256: str = "") -> None:
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator["DownloadFile"]:
+        """The same for many files; see `Downloads.together`."""
+        async with self.downloads.together() as downloads:
+            yield replace(self, downloads=downloads)
+
+    async def fetch(self, url: str, place: RootedPath, *, sha256: str = "") -> str:
         """Put the file at `url` at `place`; what was there stays until the new one is whole.
+
+        Returns its SHA-256.
 
         Raises:
             ArtifactMissing, DownloadRefused, UnsupportedSource: asking again cannot help.
@@ -63,10 +77,10 @@ class DownloadFile:
             ArtifactInvalid: it has another hash, or `sha256` is none.
             PathEscapes, FileInUse, NoSpace, FileUnwritable: it cannot be written.
         """
-        await self.fetch_wanted(WantedFile(url=url, sha256=sha256), place)
+        return await self.fetch_wanted(WantedFile(url=url, sha256=sha256), place)
 
     async def fetch_wanted(self, wanted: WantedFile, place: RootedPath) -> str:
-        """As `fetch`; ArtifactInvalid also where the file has another size. Returns its SHA-256."""
+        """As `fetch`; ArtifactInvalid also where the file has another size."""
         if wanted.sha256 and not _HASH.fullmatch(wanted.sha256):
             raise ArtifactInvalid(wanted.shown, f"{wanted.sha256!r} is no SHA-256; 64 hex digits are wanted")
         return await in_attempts(
@@ -154,6 +168,7 @@ class DownloadFile:
         if file.size_bytes != download.starts_at:
             raise ArtifactUnavailable(wanted.shown, "the part on disk is not the one that was asked for")
         blob = git_blob(total_bytes or 0)
+        told_s = anyio.current_time()
         async for chunk in download.chunks():
             if total_bytes is not None and file.size_bytes + len(chunk) > total_bytes:
                 raise ArtifactInvalid(wanted.shown, f"more than the {total_bytes} bytes it should have")
@@ -161,6 +176,9 @@ class DownloadFile:
             if wanted.blob_id:
                 blob.update(chunk)
             await room.wrote(len(chunk))
+            if anyio.current_time() - told_s >= _TOLD_EVERY_S:
+                told_s = anyio.current_time()
+                log.info("on its way: url=%s bytes=%d of=%s", wanted.shown, file.size_bytes, total_bytes)
         if total_bytes is not None and file.size_bytes != total_bytes:
             missing = total_bytes - file.size_bytes
             raise ArtifactUnavailable(wanted.shown, f"it ended {missing} bytes early")

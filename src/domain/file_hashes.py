@@ -83,6 +83,13 @@ class FileHashes:
             return None
         return self._recall(place, stat) or await self._from_sidecar(place, stat)
 
+    async def learn(self, place: RootedPath, stat: FileStat, sha256: str) -> None:
+        """Remember the hash of the regular file that `stat` describes, which somebody else made sure of."""
+        async with self._changes.hold(place.path):
+            if await self._is_still(place, stat):
+                self._remember(place, stat, sha256)
+                await self._write_sidecar(place, sha256)
+
     async def publish(self, place: RootedPath, incoming: IncomingFile) -> None:
         """Publish `incoming` at `place`, remember its hash and write the sidecar.
 

@@ -24,21 +24,29 @@ class NoSuchBackend(WorkerError):
 
 @dataclass(eq=False)
 class NoBackendForHost(WorkerError):
-    """A meta backend names a concrete one for this host that no gallery has."""
+    """A meta backend names a concrete one for this host that no gallery has, or none at all."""
 
-    capabilities: Mapping[str, str]
+    entry: "GalleryEntry"
+    target: str
 
     def __str__(self) -> str:
-        pairs = (f"{go_quote(key)}:{go_quote(name)}" for key, name in sorted(self.capabilities.items()))
-        return f"no backend found with capabilities map[{' '.join(pairs)}]"
+        builds = sorted(self.entry.capabilities.items())
+        pairs = " ".join(f"{go_quote(key)}:{go_quote(name)}" for key, name in builds)
+        wanted = f"{go_quote(self.target)}, which no gallery has for it" if self.target else "nothing"
+        leads = f"{_origin(self.entry)} has for this node {wanted}"
+        return f"no backend found with capabilities map[{pairs}]: {leads}"
 
 
 @dataclass(eq=False)
 class NestedMetaBackend(WorkerError):
-    """A meta backend leads to another one."""
+    """A meta backend leads to another one, or to itself."""
+
+    entry: "GalleryEntry"
+    target: str
 
     def __str__(self) -> str:
-        return "meta backends cannot be installed directly"
+        leads = f"{_origin(self.entry)} leads to {go_quote(self.target)}, which is one too"
+        return f"meta backends cannot be installed directly: {leads}"
 
 
 @dataclass(eq=False)
@@ -180,12 +188,12 @@ class GalleryIndexes:
         if not requested.is_meta:
             return GalleryChoice(requested, requested)
         build = choose(self.capability, requested.capabilities)
-        target = requested.capabilities[build].casefold() if build is not None else None
-        concrete = await self._first(reading, target) if target is not None else None
+        target = requested.capabilities[build] if build is not None else ""
+        concrete = await self._first(reading, target.casefold()) if target else None
         if concrete is None:
-            raise NoBackendForHost(requested.capabilities)
+            raise NoBackendForHost(requested, target)
         if concrete.is_meta:
-            raise NestedMetaBackend
+            raise NestedMetaBackend(requested, concrete.name)
         return GalleryChoice(requested, concrete)
 
     async def _first(
@@ -205,6 +213,10 @@ class GalleryIndexes:
                 if not why_not:
                     return entry
         return None
+
+
+def _origin(entry: GalleryEntry) -> str:
+    return f"{go_quote(entry.name)} of gallery {go_quote(entry.gallery.name)}"
 
 
 @dataclass

@@ -214,7 +214,7 @@ class InstallBackends:
                     continue
                 except FileUnwritable as error:  # no other source would fit better
                     raise DownloadFailed(uri, error) from error
-                await self._require_run_file(private, metadata.name)
+                await self._require_run_file(private, metadata.name, uri)
                 await self._publish(private, replace(metadata, digest=fetched.digest))
                 log.info(
                     "backend installed: name=%s source=%s size_bytes=%d",
@@ -225,10 +225,10 @@ class InstallBackends:
                 return
         raise DownloadFailed(payload.sources[0], failures[0]) from failures[0]
 
-    async def _require_run_file(self, directory: Path, name: str) -> None:
+    async def _require_run_file(self, directory: Path, name: str, source: str) -> None:
         found = await self.filesystem.locate(RootedPath(directory, PurePosixPath(RUN_FILE)))
         if found is None or found.kind is not FileKind.FILE:
-            raise RunFileMissing(self.installed.backends_path / name / RUN_FILE)
+            raise RunFileMissing(self.installed.backends_path / name / RUN_FILE, source)
 
     async def _publish(self, private: Path, metadata: BackendMetadata) -> None:
         """Put `private` in place as `metadata.name`, its metadata.json written last."""

@@ -44,9 +44,10 @@ class RunFileMissing(WorkerError):
     """A payload without a program to start, or with something else in its place."""
 
     path: Path
+    source: str
 
     def __str__(self) -> str:
-        return f"not a valid backend: run file not found {go_quote(str(self.path))}"
+        return f"not a valid backend: run file not found {go_quote(str(self.path))} in {self.source}"
 
 
 @dataclass(eq=False)

@@ -1,5 +1,6 @@
 """Installing models from galleries: files, prompt templates, configuration and a record of it all."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ import anyio
 
 from .bind_snapshots import BindSnapshots
 from .download_file import DownloadFile
-from .errors import ArtifactUnavailable
+from .errors import ArtifactUnavailable, UnsupportedSource, WorkerError
 from .image_reference import names_image
 from .index_urls import HUGGING_FACE, document_url
 from .model_entry import ModelFile
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _WEB = ("http://", "https://", "github:", "huggingface://", "hf://", "hf.co/")
 _IMAGE_FILE, _OLLAMA, _LOCAL = "ocifile://", "ollama://", "file://"
+_SOURCES = ("https://", "http://", "huggingface://", "hf://", "github:", "oci://", _IMAGE_FILE, _OLLAMA)
 
 
 @dataclass
@@ -72,30 +74,54 @@ class InstallModel:
         if file.uri.startswith(_IMAGE_FILE) or (not file.uri.startswith(_WEB) and names_image(file.uri)):
             await self._put_image(file.uri, place)
             return
+        archive = _archive_note(file, place)
         if await self._is_there(file, place):
             log.info("model file is there: path=%s", place.path)
-            self.prefetched.add(place.relative)
+            if archive is not None and await self.filesystem.locate(archive) is not None:
+                await self._unpack(place, archive)
             return
         url, sha256 = await self._address(file)
         log.info("model file wanted: path=%s source=%s", place.path, file.uri)
-        await self.download.fetch(url, place, sha256=sha256)
-        self.prefetched.add(place.relative)
-        if is_archive(file.filename):
-            await self.archives.unpack(place)
+        if archive is not None:
+            await self.filesystem.make_directory(archive.path.parent)
+            await self.filesystem.write_note(archive, b"")
+        try:
+            found = await self.download.fetch(url, place, sha256=sha256)
+        except WorkerError:
+            if archive is not None:
+                await self.filesystem.remove_file(archive)
+            raise
+        await self._remember(place, found)
+        if archive is not None:
+            await self._unpack(place, archive)
+
+    async def _unpack(self, place: RootedPath, note: RootedPath) -> None:
+        """Unpack the archive at `place`; the note says until then that it was not."""
+        await self.archives.unpack(place)
+        await self.filesystem.remove_file(note)
+
+    async def _remember(self, place: RootedPath, sha256: str) -> None:
+        stat = await self.filesystem.locate(place)
+        self.prefetched.add(place.relative, sha256, as_of_ns=0 if stat is None else stat.modified_ns)
 
     async def _is_there(self, file: ModelFile, place: RootedPath) -> bool:
         found = await self.filesystem.locate(place)
         if found is None or found.kind is not FileKind.FILE:
             return False
         if not file.sha256:
+            self.prefetched.add(place.relative)
             return True
         opened = await self.filesystem.open_outgoing(place)
         if opened is None:
             return False
         try:
-            return await opened.sha256() == file.sha256.lower()
+            sha256 = await opened.sha256()
         finally:
             await opened.close()
+        if sha256 != file.sha256.lower():
+            return False
+        self.prefetched.add(place.relative, sha256, as_of_ns=found.modified_ns)
+        return True
 
     async def _address(self, file: ModelFile) -> tuple[str, str]:
         """Where to fetch the file, and its hash."""
@@ -108,13 +134,17 @@ class InstallModel:
             manifest = await self.documents.fetch(manifest_url, trusted_root=self.models_path)
             assert manifest is not None, "only a known version can be unchanged"
             return ollama_blob(file.uri, manifest.content, self.ollama)
-        return document_url(file.uri, hugging_face=self.hugging_face), file.sha256
+        try:
+            return document_url(file.uri, hugging_face=self.hugging_face), file.sha256
+        except UnsupportedSource as error:
+            raise UnsupportedSource(file.uri, supported=_SOURCES) from error
 
     async def _put_image(self, uri: str, place: RootedPath) -> None:
         """Unpack an image into a directory of the file's name.
 
         Upstream unpacks one whose name has an extension over the directory around it.
         """
+        await self.filesystem.locate(place)  # a link that leads out is refused before anything is made there
         await self.filesystem.make_directory(place.path.parent)
         private = await self.filesystem.private_directory(place.path)
         try:
@@ -132,3 +162,14 @@ class InstallModel:
         finally:
             with anyio.move_on_after(self.cleanup_s, shield=True):
                 await file.discard()
+
+
+def _archive_note(file: ModelFile, place: RootedPath) -> RootedPath | None:
+    """What stands beside an archive from before it is fetched until it is unpacked; None for other files.
+
+    Upstream never unpacks an archive again whose unpacking failed or was cut short.
+    """
+    if not is_archive(file.filename):
+        return None
+    digest = hashlib.sha256(place.relative.name.encode("utf-8", "surrogatepass")).hexdigest()
+    return RootedPath(place.root, place.relative.with_name(f".packed-{digest[:16]}"))

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from .errors import WorkerError
 from .messages.error_text import go_quote
 from .model_entry import BaseDocument, InvalidModelEntry, ModelEntry, ModelFile, PromptTemplate
+from .yaml_order import in_yaml_order
 from .yaml_values import YamlValue
 
 # Copied to the top level from `parameters`; the last two only where they are not zero.
@@ -184,8 +185,8 @@ def _with_sampling(config: dict[str, YamlValue]) -> dict[str, YamlValue]:
 
 
 def in_order(value: Mapping[str, YamlValue]) -> dict[str, YamlValue]:
-    """`value` with its keys in order, at every depth, also within lists."""
-    return {key: _in_order(each) for key, each in sorted(value.items())}
+    """`value` with its keys in the order they are written, at every depth, also within lists."""
+    return {key: _in_order(value[key]) for key in in_yaml_order(value)}
 
 
 def _in_order(value: YamlValue) -> YamlValue:

@@ -8,7 +8,7 @@ from typing import Protocol
 from anyio import CapacityLimiter, create_task_group
 
 from .byte_spans import ByteSpan
-from .ports.object_store import ObjectInfo
+from .ports.object_store import ObjectInfo, ObjectStore, StagingKey
 from .ports.ranged_files import Algorithm
 from .store_errors import StoreFailure
 
@@ -105,3 +105,12 @@ def check_of(info: ObjectInfo, part_bytes: int | None = None) -> Check | None:
         )
         return Check("md5", info.etag, spans, in_parts=True)
     return None
+
+
+async def find_check(store: ObjectStore, key: StagingKey, info: ObjectInfo) -> Check | None:
+    """As `check_of`, asking `store` for the size of parts where there are some."""
+    parts = parts_of(info)
+    part_bytes = info.size_bytes if parts == 1 else None
+    if parts and parts > 1:
+        part_bytes = await store.part_size_bytes(key, info, parts)
+    return check_of(info, part_bytes)

@@ -1,6 +1,7 @@
 """Trees in which snapshots are built: this worker's own, and what others left behind."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ class PartialTrees:
 
     `writer` (16 hex digits) is this worker's for as long as it has its state directory: it finds its own
     tree again after a restart. A tree of another writer is taken over when nobody touched it for `idle_s`,
-    and removed after `keep_s`. Clocks that differ make that later, never sooner than the shorter one.
+    and removed after `keep_s`; one of ours that nothing needs any more, after `ours_s`.
     Source: LocalAI pkg/modelartifacts/partial.go.
     """
 
@@ -29,6 +30,7 @@ class PartialTrees:
     writer: Callable[[], str]
     idle_s: float = 5 * 60.0
     keep_s: float = 24 * 3600.0
+    ours_s: float = 7 * 24 * 3600.0
 
     async def enter(self, key: str) -> PurePosixPath:
         """The tree to build the snapshot `key` in, with what is there of it; made if there is none.
@@ -41,17 +43,23 @@ class PartialTrees:
         """
         own = tree_path(key, self.writer())
         if await self.filesystem.locate(self._place(own)) is None:
-            for name, age_s in await self._foreign():
+            for name, age_s in await self._trees():
                 if key_of_tree(name) == key and age_s >= self.idle_s and await self._adopt(name, own):
                     break
         await self.filesystem.make_directory(self._place(own).path)
         return own
 
-    async def sweep(self) -> None:
-        """Remove what nobody came back for; what cannot be removed is told and tried again next time."""
+    async def sweep(self, *, ours: bool = False) -> None:
+        """Remove what others never came back for, with `ours` also what we did not.
+
+        Not while something is built. What cannot be removed is told and tried again next time.
+        """
         try:
-            for name, age_s in await self._foreign():
-                if age_s >= self.keep_s:
+            for name, age_s in await self._trees():
+                longest_s = self.keep_s
+                if self._is_ours(name):
+                    longest_s = self.ours_s if ours else math.inf
+                if age_s >= longest_s:
                     await self.filesystem.remove_tree(self._place(PARTIAL / name).path)
                     log.info("abandoned part of a snapshot removed: name=%s", name)
         except WorkerError as error:
@@ -71,18 +79,18 @@ class PartialTrees:
         log.info("going on with an abandoned part of a snapshot: name=%s", name)
         return True
 
-    async def _foreign(self) -> list[tuple[str, float]]:
-        """Trees of other writers, and for how long nothing in them changed. Seconds."""
+    def _is_ours(self, name: str) -> bool:
+        return name.endswith(f".{self.writer()}")
+
+    async def _trees(self) -> list[tuple[str, float]]:
+        """All trees, and for how long nothing in them changed. Seconds."""
         if await self.filesystem.locate(self._place(PARTIAL)) is None:
             return []
-        now_s, ours = self.clock.now().timestamp(), f".{self.writer()}"
+        now_s = self.clock.now().timestamp()
         return [
             (entry.name, now_s - await self._changed_s(PARTIAL / entry.name))
             for entry in await self.filesystem.list_directory(self._place(PARTIAL).path)
-            if key_of_tree(entry.name)
-            and not entry.name.endswith(ours)
-            and entry.kind is FileKind.DIRECTORY
-            and not entry.is_link
+            if key_of_tree(entry.name) and entry.kind is FileKind.DIRECTORY and not entry.is_link
         ]
 
     async def _changed_s(self, tree: PurePosixPath) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from .errors import ArtifactUnavailable, GalleryUnreadable, WorkerError
@@ -15,6 +15,7 @@ from .model_variants import Variant, choose_variant, memory_budget_bytes
 from .ports.downloads import Downloads, HostNames
 from .ports.filesystem import RootedPath
 from .ports.hardware import HardwareProbe
+from .prefetch_progress import PrefetchProgress
 from .public_hosts import require_public
 from .read_galleries import ReadGalleries
 from .yaml_values import YamlValue, typed
@@ -41,6 +42,7 @@ class PrefetchModels:
     names: HostNames
     hardware: HardwareProbe
     capability: str
+    progress: PrefetchProgress = field(default_factory=PrefetchProgress)
 
     async def run(self) -> None:
         """Install what is missing; nothing that goes wrong with a model leaves this."""
@@ -51,18 +53,32 @@ class PrefetchModels:
             log.warning(
                 "models not prefetched, there are no galleries (LOCALAI_GALLERIES): %s", ", ".join(wanted)
             )
+            self.progress.missing += wanted
             return
-        for number, name in enumerate(wanted, start=1):
-            log.info("prefetching model %d of %d: %s", number, len(wanted), name)
-            try:
-                await self.install(name)
-            except WorkerError as error:
-                log.warning("model not prefetched: model=%s error=%s", name, error)
-            except Exception:
-                # A bug must not keep the node from its work: upstream's worker ends here at every boot.
-                log.exception("model not prefetched: model=%s", name)
-            else:
-                log.info("model prefetched: model=%s", name)
+        await self.installer.snapshots.sweep()
+        try:
+            for number, name in enumerate(wanted, start=1):
+                log.info("prefetching model %d of %d: %s", number, len(wanted), name)
+                self.progress.fetching(name, number, len(wanted))
+                if not await self._installed(name):
+                    self.progress.missing.append(name)
+            await self.installer.snapshots.sweep(ours=True)  # only now: what was needed is not there any more
+        finally:
+            self.progress.ended()
+
+    async def _installed(self, name: str) -> bool:
+        """Install one model; what went wrong is told, and costs this model only."""
+        try:
+            await self.install(name)
+        except WorkerError as error:
+            log.warning("model not prefetched: model=%s error=%s", name, error)
+        except Exception:
+            # A bug must not keep the node from its work: upstream's worker ends here at every boot.
+            log.exception("model not prefetched: model=%s", name)
+        else:
+            log.info("model prefetched: model=%s", name)
+            return True
+        return False
 
     async def install(self, name: str) -> None:
         """Install one model.

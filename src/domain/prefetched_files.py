@@ -10,6 +10,14 @@ from .ports.filesystem import FileSystem, RootedPath
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The hash that a file had ("": not known) as long as it did not change after `as_of_ns`."""
+
+    sha256: str
+    as_of_ns: int
+
+
 @dataclass
 class PrefetchedFiles:
     """What was prefetched below `models_path`, by its path there.
@@ -20,25 +28,32 @@ class PrefetchedFiles:
 
     filesystem: FileSystem
     models_path: Path
-    _files: set[PurePosixPath] = field(default_factory=set)
+    _files: dict[PurePosixPath, _Known] = field(default_factory=dict)
 
-    def add(self, path: PurePosixPath) -> None:
-        """Remember that `path` was prefetched."""
-        self._files.add(path)
+    def add(self, path: PurePosixPath, sha256: str = "", *, as_of_ns: int = 0) -> None:
+        """Remember that `path` was prefetched, and had this hash when it was changed last, at `as_of_ns`."""
+        self._files[path] = _Known(sha256, as_of_ns)
 
-    async def supply(self, place: RootedPath) -> bool:
-        """Make a prefetched file appear at `place`, where none is; whether it does now."""
+    async def supply(self, place: RootedPath) -> str | None:
+        """Make a prefetched file appear at `place`, where none is.
+
+        Its SHA-256, "" where that is not known without reading it; None where there is no such file.
+        """
         if place.root != self.models_path:
-            return False
+            return None
         parts = place.relative.parts
         for cut in range(1, len(parts)):
             path = PurePosixPath(*parts[cut:])
             if path in self._files:
+                source = RootedPath(self.models_path, path)
                 try:
-                    await self.filesystem.share(RootedPath(self.models_path, path), place)
+                    stat = await self.filesystem.locate(source)
+                    await self.filesystem.share(source, place)
                 except WorkerError as error:  # then the frontend sends its own, as ever
                     log.warning("prefetched file not shared: path=%s error=%s", path, error)
-                    return False
+                    return None
                 log.info("prefetched file shared: path=%s with=%s", path, place.relative)
-                return True
-        return False
+                known = self._files[path]
+                unchanged = stat is not None and stat.modified_ns <= known.as_of_ns
+                return known.sha256 if unchanged else ""
+        return None

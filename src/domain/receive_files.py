@@ -82,8 +82,11 @@ class ReceiveFiles:
         if held is not None:
             return ProbedFile(held.size_bytes, place.path, None, held.sha256)
         stat = await self._regular_file(place)
-        if stat is None and self.prefetched is not None and await self.prefetched.supply(place):
-            stat = await self._regular_file(place)
+        if stat is None and self.prefetched is not None:
+            supplied = await self.prefetched.supply(place)
+            stat = None if supplied is None else await self._regular_file(place)
+            if supplied and stat is not None:
+                await self.hashes.learn(place, stat, supplied)
         for _ in range(HASH_ATTEMPTS):
             if stat is None:
                 return None

@@ -180,9 +180,9 @@ class StageFiles:
 
     async def _allowed(self, path: Path) -> RootedPath | None:
         """The place of `path` below one of the worker's directories; None when it is in none."""
-        real = await self.ranged.real_path(path)
-        for root in (self.cache, self.roots.models, self.roots.staging, self.roots.data):
-            real_root = await self.ranged.real_path(root)
+        allowed = (self.cache, self.roots.models, self.roots.staging, self.roots.data)
+        real, *real_roots = await self.ranged.real_paths(path, *allowed)
+        for real_root in real_roots:
             if real.is_relative_to(real_root):
                 return RootedPath(real_root, PurePosixPath(real.relative_to(real_root)))
         return None

@@ -14,7 +14,7 @@ from localai_worker.adapters.archives.local import LocalArchives
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.memory.archives import InMemoryArchives
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.domain.errors import ArtifactInvalid
+from localai_worker.domain.errors import ArtifactInvalid, NoSpace
 from localai_worker.domain.ports.archives import ArchiveUnpacker, is_archive
 from localai_worker.domain.ports.filesystem import FileSystem, RootedPath
 
@@ -174,6 +174,16 @@ async def test_limits_hold(tmp_path: Path) -> None:
         with pytest.raises(ArtifactInvalid, match="it holds more than"):
             await unpacker.unpack(place)
         assert await stage.files() == {}
+
+
+async def test_some_of_the_disk_stays_free(tmp_path: Path) -> None:
+    place = RootedPath(tmp_path, PurePosixPath("sub/x.tar.gz"))
+    unpacker = LocalArchives(floor_bytes=1 << 62)
+    stage = Stage(unpacker, LocalFileSystem(), place, KINDS["x.tar.gz"])
+    await stage.offer({"a": "1"})
+    with pytest.raises(NoSpace, match="LOCALAI_WORKER_DISK_FLOOR"):
+        await unpacker.unpack(place)
+    assert await stage.files() == {}
 
 
 @pytest.mark.parametrize("name", ["x.zip", "X.ZIP", "a/b.tar.gz", "b.tgz", "c.tar"])

@@ -182,6 +182,64 @@ async def test_a_redirect_is_followed_and_credentials_stay_at_home() -> None:
         assert "authorization" not in elsewhere.visits[0].headers
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (404, ArtifactMissing),
+        (410, ArtifactMissing),
+        (401, DownloadRefused),
+        (451, DownloadRefused),
+        (408, ArtifactUnavailable),
+        (429, ArtifactUnavailable),
+        (500, ArtifactUnavailable),
+        (503, ArtifactUnavailable),
+    ],
+)
+async def test_what_is_worth_another_attempt(status: int, kind: type[Exception]) -> None:
+    """M-4.2.6: trouble of the moment is, a definite no is not."""
+    with web_server() as web:
+        web.pages["/x"] = Page(status=status)
+        with pytest.raises(ArtifactUnavailable) as caught:
+            await received(HttpDownloads(), web.url("/x"))
+    assert type(caught.value) is kind
+    assert f"invalid status code {status}" in str(caught.value)
+
+
+async def test_a_server_that_says_nothing_is_given_up() -> None:
+    """M-4.2.6."""
+    with web_server() as web:
+        web.pages["/x"] = Page(stall=True)
+        with pytest.raises(ArtifactUnavailable, match="silent for too long"):
+            await received(HttpDownloads(silence_s=0.05), web.url("/x"))
+
+
+async def test_redirects_without_end_are_given_up() -> None:
+    """M-4.2.9: after ten."""
+    with web_server() as web:
+        web.pages["/x"] = Page(status=302, headers={"Location": web.url("/x")})
+        with pytest.raises(ArtifactUnavailable):
+            await received(HttpDownloads(), web.url("/x"))
+        assert len(web.visits) == 11
+
+
+async def test_files_that_come_together_are_the_same(stage: Stage) -> None:
+    async with stage.downloads.together() as downloads:
+        for start in (0, 1000):
+            assert await received(downloads, stage.url, start) == (start, len(CONTENT), CONTENT[start:])
+        with pytest.raises(ArtifactMissing):
+            await received(downloads, stage.missing)
+        assert await received(downloads, stage.url) == (0, len(CONTENT), CONTENT)
+
+
+async def test_files_that_come_together_need_one_connection() -> None:
+    with web_server() as web:
+        web.pages["/x"] = Page(CONTENT)
+        async with HttpDownloads().together() as downloads:
+            for _ in range(3):
+                await received(downloads, web.url("/x"))
+        assert len({visit.peer for visit in web.visits}) == 1
+
+
 async def test_a_token_goes_nowhere_else() -> None:
     """M-5.2: not where the hub sends us for large files."""
     with web_server() as hub, web_server() as store:

@@ -170,7 +170,7 @@ async def test_of_a_flood_the_oldest_part_is_left_out(stage: Stage, path: Path) 
 async def test_pruning_removes_what_was_written_longest_ago_and_nothing_followed(
     stage: Stage, path: Path
 ) -> None:
-    """N-B10: nor do the files of models that nobody runs any more."""
+    """N-B10, G-W9: nor do the files of models that nobody runs any more."""
     names = ["followed", "oldest", "kept", "older", "newest"]
     places = {name: path.with_name(name) for name in names}
     for age, place in enumerate(places.values()):

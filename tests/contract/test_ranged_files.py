@@ -63,6 +63,10 @@ def link_on_disk(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def view(content: bytes) -> memoryview:
     return memoryview(content)
 
@@ -103,6 +107,17 @@ async def test_who_reads_the_older_file_goes_on_reading_it_when_a_small_one_repl
     await (await case.ranged.put_whole(case.place("old"), b"new", lambda _: None)).settle()
     assert b"".join([chunk async for chunk in reader.chunks()]) == b"old"
     await reader.close()
+
+
+async def test_many_files_settle_at_the_same_time(case: Case) -> None:
+    small = [await case.ranged.put_whole(case.place(f"a/{n}"), b"x", lambda _: None) for n in range(5)]
+    large = await case.ranged.assemble(case.place("b/large"), version="v1", size_bytes=1)
+    large.write_at(0, view(b"x"))
+    await large.publish()
+    async with anyio.create_task_group() as tasks:
+        for settle in (*(file.settle for file in small), large.settle):
+            tasks.start_soon(settle)
+    assert [await case.content(relative) for relative in ("a/0", "a/4", "b/large")] == [b"x"] * 3
 
 
 async def test_what_is_not_approved_does_not_appear(case: Case) -> None:
@@ -277,10 +292,11 @@ async def test_a_source_is_a_regular_file(case: Case) -> None:
         await case.ranged.open_source(case.place("directory"))
 
 
-async def test_the_real_path_follows_links_and_keeps_what_is_missing(case: Case) -> None:
-    top = await case.ranged.real_path(case.top)
+async def test_real_paths_follow_links_and_keep_what_is_missing(case: Case) -> None:
+    (top,) = await case.ranged.real_paths(case.top)
     case.link(case.top / "link", case.top / "directory")
-    assert await case.ranged.real_path(case.top / "link" / "absent") == top / "directory" / "absent"
+    through, beside = await case.ranged.real_paths(case.top / "link" / "absent", case.top / "absent")
+    assert (through, beside) == (top / "directory" / "absent", top / "absent")
 
 
 # The machine's own
@@ -343,6 +359,39 @@ async def test_a_full_disk_says_so_before_a_byte_is_fetched(
     with pytest.raises(NoSpace, match="free some"):
         await LocalRangedFiles().assemble(place, version="v1", size_bytes=10)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_one_file_the_disk_loses_harms_no_other_and_no_descriptor_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, ranged, fsync = open_descriptors(), LocalRangedFiles(), os.fsync
+    places = [RootedPath(tmp_path, PurePosixPath(name)) for name in ("a/1", "a/lost", "b/1")]
+    files = [await ranged.put_whole(place, b"x", lambda _: None) for place in places]
+    lost, synced = (tmp_path / "a" / "lost").stat().st_ino, []
+
+    def fail_for_one(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        if synced[-1] == lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_one)
+    outcomes: dict[int, str] = {}
+
+    async def settle(number: int) -> None:
+        try:
+            await files[number].settle()
+        except FileUnwritable as error:
+            outcomes[number] = str(error)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(settle, number)
+    monkeypatch.undo()
+    assert list(outcomes) == [1]
+    assert "a/lost" in outcomes[1]
+    assert sorted(synced) == sorted(path.stat().st_ino for path in tmp_path.rglob("*"))  # each just once
+    assert open_descriptors() == before
 
 
 async def test_a_small_file_that_does_not_fit_leaves_nothing(

@@ -21,7 +21,7 @@ def test_the_base_port_goes_out_last() -> None:
 
 
 def test_a_released_port_rests_before_another_replica_gets_it() -> None:
-    """S-W31: 15 s of quarantine, also for a port whose process failed to start."""
+    """S-W31, G-F14: 15 s of quarantine, also for a port whose process failed to start."""
     pool = PortPool(range(100, 101))
     pool.release(pool.lease(A, now_s=0, usable=any_port), now_s=10)
     with pytest.raises(NoFreePort) as caught:

@@ -10,6 +10,8 @@ import anyio
 import pytest
 
 from localai_worker.adapters.memory.machine import FakeProcess, FakeProgram
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.messages.backend import (
     BackendDeleteReply,
     BackendDeleteRequest,
@@ -19,8 +21,6 @@ from localai_worker.domain.messages.backend import (
     BackendUpgradeRequest,
 )
 from localai_worker.domain.ports.processes import StopSignal
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 GOLDEN = Path(__file__).parents[1] / "golden/nats"
 BACKENDS = Path("/node/backends")

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import anyio
 import pytest
 
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.backend_logs import BackendLogs
 from localai_worker.domain.messages.log_lines import LogLine, initial_frame, line_frame, log_lines_body
 from tests.golden_http import golden_http
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 NOON = datetime(2026, 4, 21, 12, tzinfo=UTC)
 QWEN = ReplicaKey("org/qwen", 0)
@@ -26,6 +26,7 @@ def texts(lines: tuple[LogLine, ...]) -> list[str]:
 
 
 def test_a_ring_keeps_the_last_thousand_lines_of_a_replica() -> None:
+    """G-W9."""
     logs = BackendLogs()
     for number in range(1005):
         logs.append(QWEN, "stdout", str(number), NOON)

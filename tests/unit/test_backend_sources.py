@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from localai_worker.app.artifact_parts import ArtifactParts
+from localai_worker.app.testing import memory_settings
 from localai_worker.domain.errors import UnsupportedSource
-from tests.memory_worker import memory_settings
 
 
 @pytest.mark.parametrize("uri", ["ollama://gemma", "ollama://org/gemma:2b"])

@@ -9,13 +9,13 @@ import pytest
 from localai_worker.adapters.memory.bus import InMemoryBroker, InMemoryMessageBus
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.app.simulator.nats_users import NatsUsers
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.bus_credentials import BusCredentials
 from localai_worker.domain.bus_login import BusLogin
 from localai_worker.domain.enrol import Enrolment, NotRegistered
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.hardware import Hardware, Memory
 from tests.enrolling import BUSY, GIB, TOKEN, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S

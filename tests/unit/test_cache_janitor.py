@@ -13,12 +13,13 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
 from localai_worker.adapters.memory.ranged_files import InMemoryRangedFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
+from localai_worker.domain.cache_directory import CacheDirectory
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
 from localai_worker.domain.vram_budget import VramBudget
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOT = Path("/node/cache")
 HOUR = timedelta(hours=1)
@@ -49,18 +50,14 @@ class Node:
 
     @asynccontextmanager
     async def live(self, limit_bytes: int | None = None) -> AsyncIterator[tuple[ObjectCache, CacheJanitor]]:
-        cache = ObjectCache(
-            self.store,
-            self.disk,
-            InMemoryRangedFiles(self.disk),
-            CacheRecords(self.disk, Path("/node/state")),
-            StoreHealth(self.store),
-            self.clock,
-            ROOT,
-        )
+        records = CacheRecords(self.disk, Path("/node/state"))
+        directory = CacheDirectory(self.disk, records, self.clock, ROOT)
         budget = VramBudget(size_bytes=limit_bytes)
+        janitor = CacheJanitor(directory, lambda: self.running, self.opened, budget)
+        ranged = InMemoryRangedFiles(self.disk)
+        cache = ObjectCache(self.store, ranged, directory, janitor, StoreHealth(self.store))
         async with cache.running():
-            yield cache, CacheJanitor(cache, lambda: self.running, self.opened, budget)
+            yield cache, janitor
 
     def put(self, name: str, size_bytes: int = 1) -> None:
         self.disk.put(ROOT / name, b"x" * size_bytes)
@@ -122,7 +119,7 @@ async def test_beyond_the_limit_the_least_recently_used_go_first() -> None:
         node.clock.time += 2 * HOUR
         await janitor.sweep()
         assert node.names == {"models/older", "models/new"}  # `older` was asked for again
-        assert cache.records.get("models/old") is None
+        assert cache.directory.records.get("models/old") is None
 
 
 async def test_files_in_use_are_never_removed(caplog: pytest.LogCaptureFixture) -> None:
@@ -169,7 +166,7 @@ async def test_records_of_files_that_are_gone_are_dropped() -> None:
         await cache.ensure("models/x")
         await node.disk.remove_tree(ROOT / "models/x")
         await janitor.sweep()
-        assert cache.records.names() == ()
+        assert cache.directory.records.names() == ()
 
 
 async def test_what_cannot_be_removed_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.output_text import LineSplitter, plain
 from localai_worker.domain.ports.processes import ProcessExit
 from tests.supervised import KEY, LLAMA, LLAMA_CPP, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

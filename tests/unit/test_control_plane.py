@@ -8,10 +8,11 @@ import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.testing import GALLERIES, MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.messages.backend_list import BackendListReply
 from localai_worker.domain.messages.node_status import LoadedModel
-from tests.memory_worker import GALLERIES, MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
+from localai_worker.domain.ports.processes import ProcessExit
 
 
 @pytest.fixture
@@ -27,10 +28,66 @@ async def node() -> AsyncIterator[MemoryNode]:
 
 
 async def test_an_install_brings_the_backend_and_answers_with_the_advertised_host(node: MemoryNode) -> None:
-    """G-2.1.1, G-2.1.3, G-2.1.7."""
+    """G-2.1.3, G-2.1.7."""
     reply = await node.install("llama-cpp", "qwen")
     assert (reply.success, reply.address, reply.error) == (True, "gpu1.example.com:50052", "")
     assert len(node.machine.running) == 1
+
+
+async def test_every_field_of_an_install_has_its_effect_and_the_reply_is_compact(node: MemoryNode) -> None:
+    """G-2.1.1."""
+    node.parts.artifacts().trees["ocifile:///images/mine.tar"] = {"run.sh": b"#!/bin/sh\n"}
+    request = {
+        "backend": "tool",
+        "model_id": "qwen",
+        "backend_galleries": "[]",
+        "uri": "ocifile:///images/mine.tar",
+        "name": "my-tool",
+        "alias": "tool",
+        "unknown": [1],
+    }
+    reply = await node.bus.request(node.subjects.install, json.dumps(request).encode(), timeout_s=60)
+    assert reply == b'{"success":true,"address":"gpu1.example.com:50052"}'
+    replicas = [(str(each.key), each.backend) for each in node.worker.supervisor.replicas]
+    assert replicas == [("qwen#0", "my-tool")]
+    rows = BackendListReply.from_wire(await node.bus.request(node.subjects.list, b"{}", timeout_s=5)).backends
+    assert [(row.name, row.uri) for row in rows] == [("my-tool", request["uri"])]
+    assert (await node.install("tool", "by-its-alias")).success
+    refused = await node.bus.request(node.subjects.install, b'{"backend":"nobody"}', timeout_s=60)
+    text = 'installing backend from gallery: no backend found with name \\"nobody\\"'
+    assert refused == f'{{"success":false,"error":"{text}"}}'.encode()
+
+
+async def test_an_install_without_a_model_starts_an_idle_process_by_the_backends_name(
+    node: MemoryNode,
+) -> None:
+    """G-2.1.5: what an administrator's install on nodes is."""
+    reply = await node.install("llama-cpp")
+    assert reply.success
+    assert [str(each.key) for each in node.worker.supervisor.replicas] == ["llama-cpp#0"]
+    assert (await node.install("llama-cpp")).address == reply.address
+    assert len(node.machine.processes) == 1
+    await node.bus.publish(node.subjects.stop, b'{"backend":"llama-cpp"}')
+    await anyio.sleep(1)
+    assert not node.machine.running
+
+
+@pytest.mark.parametrize(
+    ("told", "host"),
+    [
+        ({"LOCALAI_ADVERTISE_ADDR": "gpu1.example.com"}, "gpu1.example.com"),
+        ({"LOCALAI_ADVERTISE_ADDR": "", "LOCALAI_ADDR": "gpu2:6000"}, "gpu2"),
+        ({"LOCALAI_ADVERTISE_ADDR": "", "LOCALAI_ADDR": "0.0.0.0:6000"}, "host"),
+        ({"LOCALAI_ADVERTISE_ADDR": "[fd00::1]:50051"}, "[fd00::1]"),
+    ],
+)
+async def test_an_address_always_has_a_host_and_a_port(told: dict[str, str], host: str) -> None:
+    """G-2.1.7: upstream answers `:<port>` where the advertised address has none."""
+    async with memory_node(**told) as node:
+        node.offer("llama-cpp")
+        address = (await node.install("llama-cpp")).address
+        port = node.machine.running[0].spec.arguments[-1].rpartition(":")[2]
+        assert address == f"{host}:{port}"
 
 
 async def test_a_second_install_of_the_same_model_answers_the_same_address(node: MemoryNode) -> None:
@@ -39,6 +96,21 @@ async def test_a_second_install_of_the_same_model_answers_the_same_address(node:
     second = await node.install("llama-cpp", "qwen")
     assert first.address == second.address
     assert len(node.machine.processes) == 1
+    node.machine.processes[0].end(ProcessExit(signal=9))
+    await anyio.sleep(20)
+    assert (await node.install("llama-cpp", "qwen")).success
+    assert len(node.machine.running) == 1
+
+
+async def test_replicas_and_backends_are_told_apart_by_their_keys(node: MemoryNode) -> None:
+    """G-2.1.8, G-2.1.2: a key is a model and a replica; another backend under it ends the first."""
+    node.offer("whisper")
+    addresses = [(await node.install("llama-cpp", "qwen", replica_index=index)).address for index in (0, 1)]
+    assert len(set(addresses)) == 2
+    assert (await node.install("whisper", "qwen", replica_index=1)).success
+    found = {str(each.key): each.backend for each in node.worker.supervisor.replicas}
+    assert found == {"qwen#0": "llama-cpp", "qwen#1": "whisper"}
+    assert len(node.machine.running) == 2
 
 
 async def test_the_requests_galleries_replace_the_workers(node: MemoryNode) -> None:

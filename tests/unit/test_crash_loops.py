@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.testing import memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.crash_loops import CrashLoops, Pause, Program
 from localai_worker.domain.deaths import CrashLoop
 from localai_worker.domain.ports.processes import ProcessExit
 from localai_worker.domain.supervision_errors import BackendDied
-from tests.memory_worker import memory_node
 from tests.supervised import BACKENDS, KEY, LLAMA, LLAMA_CPP, Installed, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 PROGRAM = Program(Path("/b/run.sh"), 7)
 BROKEN = FakeProgram(listens_after_s=9, exits_after_s=1, exit_code=3, stderr="a\nno such library\n")

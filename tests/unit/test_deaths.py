@@ -8,14 +8,14 @@ import pytest
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.adapters.memory.oom import InMemoryOomKills
+from localai_worker.app.testing import memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.deaths import Death, Deaths
 from localai_worker.domain.durations import spoken
 from localai_worker.domain.ports.processes import ProcessExit
 from localai_worker.domain.supervision_errors import BackendDied
-from tests.memory_worker import memory_node
 from tests.supervised import KEY, LLAMA, LLAMA_CPP, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

@@ -37,6 +37,13 @@ async def test_a_directory_goes_with_all_that_is_in_it_and_alone() -> None:
     assert node.left == {"qwen.yaml", "qwen2/a.gguf"}
 
 
+async def test_what_came_from_an_object_store_stays_in_its_cache() -> None:
+    """M-6.7: the janitor looks after it."""
+    node = Node("qwen/a.gguf", "../cache/models/qwen/a.gguf", "../cache/models/qwen.gguf")
+    await node.models.delete("qwen")
+    assert node.left == {"../cache/models/qwen/a.gguf", "../cache/models/qwen.gguf"}
+
+
 async def test_a_file_goes_with_what_lies_beside_it() -> None:
     """G-3.5.3, M-6.4, M-6.6."""
     node = Node(

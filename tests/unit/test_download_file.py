@@ -1,6 +1,7 @@
 """Files from web servers, in memory and virtual time: whole, verified, and resumed where they broke."""
 
 import hashlib
+import logging
 from pathlib import Path, PurePosixPath
 
 import anyio
@@ -8,6 +9,7 @@ import pytest
 
 from localai_worker.adapters.memory.downloads import InMemoryDownloads
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.download_file import DownloadFile, WantedFile
 from localai_worker.domain.errors import (
     ArtifactInvalid,
@@ -18,7 +20,6 @@ from localai_worker.domain.errors import (
     WorkerError,
 )
 from localai_worker.domain.ports.filesystem import RootedPath
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 URL = "https://h/model.gguf"
 CONTENT = bytes(range(256)) * 100
@@ -217,3 +218,13 @@ async def test_a_size_that_is_known_lets_a_transfer_go_on_where_the_server_tells
     wanted = WantedFile(url=URL, sha256=SHA256, size_bytes=len(CONTENT))
     assert await node.service.fetch_wanted(wanted, PLACE) == SHA256
     assert node.starts == [0, 10_000]
+
+
+async def test_a_long_transfer_says_how_far_it_is(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """M-8.2: upstream's says nothing for hours."""
+    node.web.pause_s = 25
+    with caplog.at_level(logging.INFO):
+        await node.fetch()
+    assert [record.message for record in caplog.records] == [
+        f"on its way: url={URL} bytes={3 * 4096 * times} of={len(CONTENT)}" for times in (1, 2)
+    ]

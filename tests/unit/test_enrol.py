@@ -9,12 +9,12 @@ import pytest
 
 from localai_worker.adapters.memory.frontend import InMemoryFrontend
 from localai_worker.adapters.memory.frontend_nodes import Generation
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.enrol import Enrolment, NotRegistered
 from localai_worker.domain.errors import FrontendRefused
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.ports.hardware import Hardware
 from tests.enrolling import BUSY, GIB, H100, RAM, SILENT, TOKEN, Node, UnreadableDisk
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

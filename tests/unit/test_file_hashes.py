@@ -94,7 +94,7 @@ def test_a_hash_is_64_hex_digits_of_either_case(text: str, read: str | None) -> 
 async def test_a_file_is_hashed_once_and_a_plain_sidecar_written(
     disk: CountingFileSystem, hashes: FileHashes
 ) -> None:
-    """H-6, H-5d57c08c6: the next asker, and a Go worker on the same volume, need not read the file again."""
+    """H-6, H-5d57c08c6, M-7.2: the next asker, and a Go worker on the same volume, need not read it again."""
     disk.put(FILE.path, b"content")
     for _ in range(3):
         assert await hash_of(disk, hashes) == sha256(b"content")
@@ -319,3 +319,24 @@ async def test_only_the_most_recent_files_are_remembered(
     for place in reversed(places):
         assert await hash_of(disk, hashes, place) == sha256(b"content")
     assert disk.reads == ["a.sha256"]  # forgotten, but its sidecar is there
+
+
+async def test_a_hash_that_somebody_else_made_sure_of_is_not_asked_of_the_content(
+    disk: CountingFileSystem, hashes: FileHashes
+) -> None:
+    disk.put(FILE.path, b"content")
+    await hashes.learn(FILE, await stat_of(disk), sha256(b"content"))
+    assert await hash_of(disk, hashes) == sha256(b"content")
+    assert disk.reads == []
+    assert disk.get(SIDECAR) == sha256(b"content").encode()
+
+
+async def test_a_hash_of_what_was_there_before_is_not_learned(
+    disk: CountingFileSystem, hashes: FileHashes
+) -> None:
+    disk.put(FILE.path, b"content")
+    before = await stat_of(disk)
+    disk.put(FILE.path, b"another")
+    await hashes.learn(FILE, before, sha256(b"content"))
+    assert disk.get(SIDECAR) is None
+    assert await hash_of(disk, hashes) == sha256(b"another")

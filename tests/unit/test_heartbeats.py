@@ -9,12 +9,12 @@ import pytest
 
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.frontend import InMemoryFrontend
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.enrol import Enrolment
 from localai_worker.domain.heartbeats import Heartbeats
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.hardware import Gpu, Hardware, Memory
 from tests.enrolling import BUSY, GIB, H100, RAM, SILENT, SIZELESS, TOKEN, Node, UnreadableDisk, no_move
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

@@ -113,9 +113,10 @@ class Node:
         uri: str = "",
         name: str = "",
         alias: str = "",
+        force: bool = False,
     ) -> InstalledBackend:
         return await self.installer.ensure(
-            backend=backend, galleries=galleries, uri=uri, name=name, alias=alias
+            backend=backend, galleries=galleries, uri=uri, name=name, alias=alias, force=force
         )
 
     async def refusal(self, backend: str = "", **external: Any) -> str:
@@ -180,6 +181,30 @@ async def test_a_meta_backend_is_installed_as_the_golden_disk_shows(node: Node) 
     modes = [node.filesystem.mode_of(BACKENDS / name) for name in ("demo-engine", "cuda12-demo-engine")]
     assert modes == [0o750, 0o750]
     assert node.filesystem.mode_of(BACKENDS / "demo-engine/metadata.json") == 0o644
+
+
+async def test_metadata_is_written_last_and_before_the_backend_is_seen(
+    small: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """G-2.2.7: a directory with metadata is whole; the image's own is replaced."""
+    small.offer("oci://r.invalid/t:1", {**TREE, "metadata.json": b"the image's"})
+    written: list[str] = []
+    write, replace_directory = small.filesystem.write, small.filesystem.replace_directory
+
+    async def note_write(path: Path, content: bytes, **options: Any) -> None:
+        written.append(path.name)
+        await write(path, content, **options)
+
+    async def note_swap(private: Path, place: Path) -> None:
+        written.append(f"swap {place.name}")
+        await replace_directory(private, place)
+
+    monkeypatch.setattr(small.filesystem, "write", note_write)
+    monkeypatch.setattr(small.filesystem, "replace_directory", note_swap)
+    await small.ensure("cpu-t")
+    assert written[-2:] == ["metadata.json", "swap cpu-t"]
+    assert set(written[:-2]) == {*(Path(name).name for name in TREE), "metadata.json"}
+    assert small.metadata("cpu-t").name == "cpu-t"
 
 
 async def test_what_is_installed_is_not_fetched_again(node: Node) -> None:
@@ -305,7 +330,7 @@ WAYS = [way for way in vars(Failing) if not way.startswith("_") and callable(get
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_failed_install_leaves_everything_as_it_was(small: Node, way: str) -> None:
-    """G-2.3.10, G-2.3.12, G-F7: upstream overlays the old tree and deletes it on failure."""
+    """G-2.3.8, G-2.3.10, G-2.3.12, G-F7: upstream overlays the old tree and deletes it on failure."""
     small.put("cpu-t/old-library", b"old")
     small.put("cpu-t/metadata.json", b"broken")
     before = small.files()
@@ -323,7 +348,7 @@ async def test_the_wording_of_failures_is_the_one_frontends_know(small: Node) ->
     assert await small.refusal("") == "backend name is empty"
     assert "unsafe backend name '../../x': it begins with a dot" in await small.refusal("../../x")
     small.offer(CONCRETE["uri"], {"readme": b"1"})
-    missing = f'not a valid backend: run file not found "{BACKENDS}/cpu-t/run.sh"'
+    missing = f'not a valid backend: run file not found "{BACKENDS}/cpu-t/run.sh" in {CONCRETE["uri"]}'
     assert await small.refusal("t") == missing
     small.source.payloads.offline = True
     failed = await small.refusal("t")
@@ -347,7 +372,7 @@ GOLDEN_MISSING = (
         ({"uri": "https://example.invalid/t.tar.gz"}, GOLDEN_MISSING),
     ],
 )
-async def test_golden_refusals_of_installs_by_uri(small: Node, external: dict[str, str], text: str) -> None:
+async def test_golden_refusals_of_installs_by_uri(small: Node, external: dict[str, Any], text: str) -> None:
     """G-2.4.2, G-2.4.4."""
     assert await small.refusal("b", **external) == text
 
@@ -384,7 +409,7 @@ async def test_an_install_by_uri_writes_the_golden_metadata(small: Node) -> None
     ],
 )
 async def test_an_install_by_uri_is_found_whatever_the_request_calls_it(
-    small: Node, backend: str, external: dict[str, str]
+    small: Node, backend: str, external: dict[str, Any]
 ) -> None:
     """G-2.4.8, N-B6: upstream installs it, then looks for the request's `backend` and fails."""
     small.offer(external["uri"])
@@ -410,8 +435,10 @@ async def test_a_local_directory_is_installed_under_its_own_name(small: Node) ->
 
 
 async def test_a_uri_that_is_neither_image_nor_directory_names_a_gallery_entry(small: Node) -> None:
-    """G-2.4.4, G-2.4.5."""
-    assert (await small.ensure("b", uri="site@cpu-t")).name == "cpu-t"
+    """G-2.4.4, G-2.4.5: forced only where the request says so."""
+    for force in (False, False, True):
+        assert (await small.ensure("b", uri="site@cpu-t", force=force)).name == "cpu-t"
+    assert small.source.fetched == ["oci://r.invalid/t:1"] * 2
     assert small.metadata("cpu-t").gallery_url == SITE.url
 
 
@@ -635,7 +662,7 @@ async def test_what_disappears_right_after_its_install_is_missing(small: Node) -
 
 
 def test_paths_in_errors_are_quoted_as_go_quotes_them() -> None:
-    assert str(RunFileMissing(Path('/b/a"b/run.sh'))).endswith('"/b/a\\"b/run.sh"')
+    assert '"/b/a\\"b/run.sh"' in str(RunFileMissing(Path('/b/a"b/run.sh'), "oci://x"))
 
 
 async def test_a_tag_that_is_missing_is_made_up_for_by_the_master_build(small: Node) -> None:

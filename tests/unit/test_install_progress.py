@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localai_worker.app.commands.progress import ProgressEvents
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import BusUnavailable
 from localai_worker.domain.install_progress import InstallStep, Percentage, human_bytes
 from localai_worker.domain.messages.backend import (
@@ -21,8 +23,6 @@ from localai_worker.domain.messages.backend import (
     BackendUpgradeRequest,
 )
 from localai_worker.domain.messages.backend_progress import BackendInstallProgress, InstallPhase
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/nats/08_install_progress_event.json").read_text())
 OP = "0b7f2c4e-6a57-11f0-9d0a-0242ac120002"
@@ -291,7 +291,7 @@ STEPS = st.builds(
 
 @given(st.lists(STEPS))
 def test_a_percentage_never_falls_and_is_not_done_before_the_end(steps: list[InstallStep]) -> None:
-    """N-B29: also when a source breaks and a mirror begins anew."""
+    """N-B29, G-2.6.15: also when a source breaks and a mirror begins anew."""
     percentage = Percentage()
     values = [percentage.after(step) for step in steps]
     assert values == sorted(values)

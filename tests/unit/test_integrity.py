@@ -211,7 +211,16 @@ async def test_an_image_among_the_mirrors_of_an_archive_is_verified() -> None:
     node.artifacts.broken.add(ARCHIVE)
     node.offer(ARCHIVE, MIRROR)
     assert "is set broken" in await node.refusal()
-    node.artifacts.broken.clear()
+    await node.sign(MIRROR)
+    await node.install()
+
+
+@pytest.mark.parametrize("uri", ["ocifile:///images/tool.tar", "ollama://tool:1"])
+async def test_images_that_cannot_carry_a_signature_are_refused_where_one_is_wanted(uri: str) -> None:
+    """G-2.7.1: upstream counts them as images and takes them unverified."""
+    node = Node(POLICY)
+    node.offer(uri)
+    assert "image verification failed for" in await node.refusal()
 
 
 async def test_with_integrity_required_images_named_by_a_request_are_refused() -> None:

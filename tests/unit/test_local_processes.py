@@ -30,11 +30,17 @@ async def _run(spec: ProcessSpec) -> ProcessExit:
         return await process.wait()
 
 
-async def test_a_program_without_execute_bit_is_made_executable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "afterwards"), [(0o644, 0o755), (0o640, 0o750), (0o600, 0o700), (0o710, 0o710)]
+)
+async def test_a_program_without_execute_bit_is_made_executable_for_its_readers(
+    tmp_path: Path, mode: int, afterwards: int
+) -> None:
+    """G-W29."""
     spec = _spec(tmp_path, "exit 0")
-    spec.program.chmod(0o644)
+    spec.program.chmod(mode)
     assert await _run(spec) == ProcessExit(code=0)
-    assert spec.program.stat().st_mode & 0o777 == 0o700
+    assert spec.program.stat().st_mode & 0o777 == afterwards
 
 
 async def test_the_child_gets_its_own_directory_arguments_environment_and_null_stdin(tmp_path: Path) -> None:

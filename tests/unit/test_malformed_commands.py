@@ -16,9 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from localai_worker.app.commands.command import Command
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VirtualTimeLoop
 from localai_worker.domain.ports.bus import BusMessage
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VirtualTimeLoop
 
 FIELDS = (
     "backend", "model_id", "backend_galleries", "uri", "name", "alias", "replica_index", "force", "op_id",

@@ -9,10 +9,10 @@ import pytest
 from localai_worker.adapters.memory.frontend import InMemoryFrontend
 from localai_worker.adapters.memory.frontend_nodes import Generation, NodeRow, NodeStatus
 from localai_worker.adapters.memory.frontend_registry import NodeCallRefused
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import FrontendUnavailable
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.node import NodeId
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 MIB = 2**20
 GIB = 2**30

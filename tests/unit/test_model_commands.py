@@ -10,6 +10,8 @@ import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.messages.model import (
     ModelDeleteReply,
     ModelDeleteRequest,
@@ -20,8 +22,6 @@ from localai_worker.domain.messages.model import (
     ModelUnloadRequest,
 )
 from localai_worker.domain.ports.processes import ProcessExit
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 GOLDEN = Path(__file__).parents[1] / "golden/nats"
 HOST = "gpu1.example.com"

@@ -97,6 +97,16 @@ def test_keys_are_in_order_at_every_depth() -> None:
     assert list(config["z"]) == ["a", "b"]
 
 
+def test_keys_are_in_order_within_lists() -> None:
+    """M-4.1.4."""
+    config = plan(overrides={"download_files": [{"uri": "u", "filename": "f", "sha256": "s"}]}).config
+    assert config is not None
+    files = config["download_files"]
+    assert isinstance(files, list)
+    assert isinstance(files[0], dict)
+    assert list(files[0]) == ["filename", "sha256", "uri"]
+
+
 def test_an_entry_with_files_only_writes_no_configuration() -> None:
     """M-3.9."""
     only = plan(files=[{"filename": "a.gguf", "uri": "https://h/a"}])

@@ -9,12 +9,12 @@ import pytest
 from localai_worker.adapters.memory.backend_client import InMemoryBackendClient
 from localai_worker.app.simulator.failures import CommandRefused
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.testing import GALLERY, MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.messages.model import RunningModel
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.backend_client import ModelToLoad
-from tests.memory_worker import GALLERY, MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ADDRESS = "gpu1.example.com:50052"
 MODEL = ModelToLoad(name="qwen.gguf", file="/node/models/qwen/qwen.gguf")

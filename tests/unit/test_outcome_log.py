@@ -5,9 +5,9 @@ import logging
 import anyio
 import pytest
 
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import FrontendRefused, FrontendUnavailable
 from localai_worker.domain.outcome_log import OutcomeLog
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 AWAY = FrontendUnavailable("http://frontend", "no connection")
 REFUSED = {status: FrontendRefused("http://frontend", status, "no") for status in (401, 403)}

@@ -38,8 +38,8 @@ def into(tmp_path: Path) -> Path:
     return tmp_path / "into"
 
 
-def payloads(top: Path, **options: Any) -> UrlPayloads:
-    return UrlPayloads(WebClient(), blob_fetcher(top), **options)
+def payloads(top: Path, connections: int = 8, **options: Any) -> UrlPayloads:
+    return UrlPayloads(WebClient(), blob_fetcher(top, connections=connections), **options)
 
 
 async def fetch(server: OwnRegistry, top: Path, content: bytes, **options: str) -> FetchedArtifact:
@@ -178,6 +178,45 @@ async def test_a_payload_that_changes_while_it_comes_in_is_not_mixed(
     server.faults.append(change)
     with pytest.raises(ArtifactUnavailable, match="it changed while it was fetched"):
         await fetch(server, tmp_path, BIG)
+
+
+def refuse_the_end(request: Request) -> bool:
+    """What lies beyond two MiB is not to be had."""
+    first = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+    if first >= 2 << 20:
+        request.answer(403, b"")
+    return first >= 2 << 20
+
+
+async def test_an_interrupted_one_goes_on_where_it_ended(
+    server: OwnRegistry, tmp_path: Path, into: Path
+) -> None:
+    """G-2.5.7: also without a hash, as long as the server says that it is the same one."""
+    server.files["/p"] = BIG
+    server.faults.append(refuse_the_end)
+    with pytest.raises(ArtifactUnavailable, match="403"):
+        await payloads(tmp_path, connections=1).fetch(f"http://{server.host}/p", into)
+    server.faults.clear()
+    left_bytes = (await payloads(tmp_path).describe(f"http://{server.host}/p")).download_bytes
+    assert left_bytes == len(BIG) - (2 << 20)
+    again = await fetch(server, tmp_path, BIG)
+    assert again.downloaded_bytes == left_bytes
+    assert (into / "big").stat().st_size == 4 << 20
+
+
+async def test_a_broken_one_that_came_in_two_pieces_is_refused(
+    server: OwnRegistry, tmp_path: Path, into: Path
+) -> None:
+    """Without a hash nobody knows which piece is to blame: it is fetched once more, and then told."""
+    server.files["/p"] = BIG[:-10]
+    server.faults.append(refuse_the_end)
+    with pytest.raises(ArtifactUnavailable, match="403"):
+        await payloads(tmp_path, connections=1).fetch(f"http://{server.host}/p", into)
+    server.faults.clear()
+    asked = len(server.gets("/p"))
+    with pytest.raises(ArtifactInvalid, match="broken gzip: it ends too early"):
+        await fetch(server, tmp_path, BIG[:-10])
+    assert len(server.gets("/p")) > asked + 5
 
 
 async def test_a_server_that_tells_no_size_is_read_in_one_go(

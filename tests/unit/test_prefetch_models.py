@@ -9,37 +9,20 @@ from typing import Any
 import anyio
 import pytest
 
-from localai_worker.adapters.memory.archives import InMemoryArchives
-from localai_worker.adapters.memory.artifacts import InMemoryArtifacts
-from localai_worker.adapters.memory.downloads import InMemoryDownloads
-from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
-from localai_worker.adapters.memory.galleries import InMemoryGalleries
-from localai_worker.adapters.memory.hardware import InMemoryHardware
 from localai_worker.adapters.memory.machine import InMemoryMachine
-from localai_worker.adapters.memory.model_hub import InMemoryModelHub
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.app.container import Container, build_worker
 from localai_worker.app.memory_container import in_memory
+from localai_worker.app.testing import memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.delete_model import DeleteModel
-from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.errors import ArtifactUnavailable
 from localai_worker.domain.galleries import Gallery
-from localai_worker.domain.install_model import InstallModel
 from localai_worker.domain.ollama import ollama_blob, ollama_manifest_url
-from localai_worker.domain.prefetch_models import PrefetchModels
-from localai_worker.domain.prefetched_files import PrefetchedFiles
+from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.public_hosts import PrivateAddress, require_public
-from localai_worker.domain.read_galleries import ReadGalleries
-from localai_worker.domain.receive_files import ReceiveFiles
-from localai_worker.domain.validate_paths import FileRoots
-from tests.memory_worker import memory_settings
-from tests.snapshots import in_memory_snapshots
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
-
-MODELS = Path("/srv/models")
-SITE = Gallery("site", "https://galleries.example/index.yaml")
-OTHER = Gallery("other", "https://other.example/index.yaml")
-FILE = "https://files.example/m.gguf"
+from tests.prefetching import FILE, MODELS, OTHER, SITE, Node, model
+from tests.snapshots import OURS
 
 
 @pytest.fixture
@@ -47,72 +30,9 @@ def anyio_backend() -> AnyioBackend:
     return VIRTUAL_TIME
 
 
-class Node:
-    def __init__(self) -> None:
-        self.filesystem = InMemoryFileSystem()
-        self.documents = InMemoryGalleries({SITE.url: (), OTHER.url: ()})
-        self.web = InMemoryDownloads({FILE: b"weights"})
-        self.artifacts = InMemoryArtifacts(self.filesystem)
-        self.network = InMemoryNetwork(InMemoryMachine(), names={"docs.example": ("93.184.216.34",)})
-        self.galleries = [SITE, OTHER]
-        self.hub = InMemoryModelHub(self.web)
-        prefetched = PrefetchedFiles(self.filesystem, MODELS)
-        installer = InstallModel(
-            self.filesystem,
-            MODELS,
-            self.documents,
-            DownloadFile(self.filesystem, self.web),
-            self.artifacts,
-            InMemoryArchives(self.filesystem),
-            prefetched,
-            in_memory_snapshots(self.filesystem, self.hub, prefetched),
-        )
-        self.files_service = ReceiveFiles(
-            self.filesystem,
-            FileRoots(models=MODELS, data=Path("/srv/data"), staging=Path("/srv/staging")),
-            prefetched=installer.prefetched,
-        )
-        self.service = PrefetchModels(
-            ids=(),
-            galleries=self.galleries,
-            indexes=ReadGalleries(self.documents, self.filesystem, MODELS),
-            installer=installer,
-            downloads=self.web,
-            names=self.network,
-            hardware=InMemoryHardware(),
-            capability="default",
-        )
-
-    def list_models(self, *entries: dict[str, Any], gallery: Gallery = SITE) -> None:
-        self.documents.indexes[gallery.url] = entries
-
-    async def prefetch(self, *ids: str) -> list[str]:
-        self.service.ids = ids
-        await self.service.run()
-        return self.files
-
-    @property
-    def files(self) -> list[str]:
-        return [str(path.relative_to(MODELS)) for path in self.filesystem.files(MODELS)]
-
-    def config(self, name: str) -> Any:
-        content = self.filesystem.get(MODELS / f"{name}.yaml")
-        assert content is not None
-        return json.loads(content)
-
-
 @pytest.fixture
 def node() -> Node:
     return Node()
-
-
-def model(name: str, uri: str = FILE, filename: str = "m.gguf", **fields: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "overrides": {"backend": "x"},
-        "files": [{"filename": filename, "uri": uri}],
-        **fields,
-    }
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -311,6 +231,45 @@ async def test_an_archive_is_unpacked_beside_itself_once(node: Node) -> None:
     assert node.filesystem.get(MODELS / "sub/voices/a.bin") == b"mine"
 
 
+async def test_an_archive_that_could_not_be_unpacked_is_unpacked_at_the_next_start(node: Node) -> None:
+    """M-4.2.8: upstream never looks at it again; it is not fetched again either."""
+    uri = "https://files.example/voices.zip"
+    content = json.dumps({"voices/a.bin": "a" * 1000}).encode()
+    node.web.files[uri] = content
+    node.list_models(model("a", uri, "sub/voices.zip"))
+    node.filesystem.capacity_bytes = len(content) + 500
+    assert "a.yaml" not in await node.prefetch("a")
+    assert node.filesystem.get(MODELS / "sub/voices.zip") == content
+    node.filesystem.capacity_bytes = None
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "sub/voices/a.bin", "sub/voices.zip"]
+    assert len(node.web.asked) == 1
+
+
+async def test_an_archive_that_could_not_be_fetched_leaves_nothing(node: Node) -> None:
+    """M-4.1.1."""
+    node.list_models(model("a", "https://files.example/missing.zip", "voices.zip"))
+    assert await node.prefetch("a") == []
+
+
+async def test_an_archive_that_was_put_there_by_hand_is_left_as_it_is(node: Node) -> None:
+    """M-4.2.8."""
+    node.list_models(model("a", "https://files.example/voices.zip", "voices.zip"))
+    node.filesystem.put(MODELS / "voices.zip", json.dumps({"a.bin": "a"}).encode())
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "voices.zip"]
+
+
+@pytest.mark.parametrize("uri", ["oci://quay.io/x/y:1", "https://files.example/voices.zip"])
+async def test_nothing_is_made_behind_a_link_that_leads_out(node: Node, uri: str) -> None:
+    """M-4.2.1: not even a directory."""
+    node.artifacts.trees[uri] = {"weights.bin": b"w"}
+    node.web.files[uri] = b"{}"
+    await node.filesystem.make_directory(Path("/elsewhere"))
+    node.filesystem.link(MODELS / "link", Path("/elsewhere"))
+    node.list_models(model("a", uri, "link/deep/voices.zip"))
+    await node.prefetch("a")
+    assert await node.filesystem.list_directory(Path("/elsewhere")) == ()
+
+
 @pytest.mark.parametrize("uri", ["oci://quay.io/x/y:1", "quay.io/x/y:1", "ocifile:///images/y.tar"])
 async def test_an_image_is_unpacked_into_a_directory_of_the_files_name(node: Node, uri: str) -> None:
     """M-4.3.5, M-4.3.6, M-8.6: upstream unpacks it over the models directory."""
@@ -376,12 +335,31 @@ def test_a_manifest_without_weights(manifest: bytes) -> None:
         ollama_blob("ollama://x", manifest, "https://r")
 
 
-@pytest.mark.parametrize("uri", ["file:///srv/x.gguf", "/srv/x.gguf", "ftp://h/x", "github:o", "hf://o/r"])
-async def test_other_sources_cost_a_warning(node: Node, caplog: pytest.LogCaptureFixture, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///srv/x.gguf", "put it there yourself"),
+        (
+            "/srv/x.gguf",
+            "supported: https://, http://, huggingface://, hf://, github:, oci://, ocifile://, ollama://",
+        ),
+        (
+            "ftp://h/x",
+            "supported: https://, http://, huggingface://, hf://, github:, oci://, ocifile://, ollama://",
+        ),
+        ("github:o", "write github:<owner>/<repository>/<path>"),
+        ("hf://o/r", "write hf://<owner>/<repository>/<path>"),
+    ],
+)
+async def test_other_sources_cost_a_warning(
+    node: Node, caplog: pytest.LogCaptureFixture, uri: str, says: str
+) -> None:
     """M-4.3.4, M-4.3.8, M-8.1."""
     node.list_models(model("a", uri))
     assert await node.prefetch("a") == []
-    assert len(warnings(caplog)) == 1
+    (warning,) = warnings(caplog)
+    assert f'"{uri}"' in warning
+    assert says in warning
 
 
 async def test_a_variant_that_fits_better_is_installed_under_the_entrys_name(node: Node) -> None:
@@ -440,6 +418,44 @@ async def test_the_frontend_need_not_send_what_was_prefetched(node: Node) -> Non
         assert await node.files_service.probe(key) is None
 
 
+async def test_what_was_hashed_while_it_came_is_not_read_again_for_a_probe(node: Node) -> None:
+    """M-7.5: the frontend waits for the answer to its probe, and gigabytes take their time."""
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    node.hub.publish("owner/repo", REPOSITORY, large=["model.safetensors"])
+    node.list_models(
+        model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": sha256}]), loads_directories("b")
+    )
+    for _ in ("fetched", "there"):
+        await node.prefetch("a", "b")
+        key = node.config("b")["artifacts"][0]["resolved"]["cache_key"]
+        read, really = [], node.filesystem.open_outgoing
+
+        async def watched(place: RootedPath) -> Any:
+            if "sha256" not in place.relative.name:
+                read.append(place.relative.name)  # noqa: B023 - of this round
+            return await really(place)  # noqa: B023
+
+        node.filesystem.open_outgoing = watched  # type: ignore[method-assign]
+        for path in ("m.gguf", f".artifacts/huggingface/{key}/snapshot/model.safetensors"):
+            probed = await node.files_service.probe(f"models/org/x/{path}")
+            assert probed is not None
+            assert probed.sha256 == sha256
+        assert read == []
+        node.filesystem.open_outgoing = really  # type: ignore[method-assign]
+        await node.filesystem.remove_tree(MODELS / "org")
+
+
+@pytest.mark.parametrize("sha256", ["", hashlib.sha256(b"weights").hexdigest()])
+async def test_what_was_changed_since_is_read_for_a_probe(node: Node, sha256: str) -> None:
+    """M-7.5."""
+    node.list_models(model("a", files=[{"filename": "m.gguf", "uri": FILE, "sha256": sha256}]))
+    await node.prefetch("a")
+    node.filesystem.put(MODELS / "m.gguf", b"changed")
+    probed = await node.files_service.probe("models/a/m.gguf")
+    assert probed is not None
+    assert probed.sha256 == hashlib.sha256(b"changed").hexdigest()
+
+
 async def test_an_upload_over_a_shared_file_leaves_the_prefetched_one(node: Node) -> None:
     """M-7.5."""
     node.list_models(model("a"))
@@ -473,6 +489,44 @@ async def test_what_is_prefetched_is_there_before_the_node_registers() -> None:
         await tasks.start(worker.run)
         worker.stop_requested.set()
     assert seen == [(0, b"weights")]
+
+
+async def test_whoever_asks_hears_what_a_node_is_fetching(node: Node) -> None:
+    """M-8.2, M-1.5: it is not registered yet, and may not be for hours."""
+    node.list_models(model("a"), model("b", "https://files.example/missing", "b"))
+    node.web.pause_s = 10
+    progress = node.service.progress
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(node.prefetch, "a", "b")
+        await anyio.sleep(5)
+        assert progress.worries == ("model 1 of 2 is being prefetched: a",)
+        await anyio.sleep(10)
+    assert progress.worries == ("models not prefetched, the log tells why: b",)
+
+
+async def test_without_galleries_every_model_is_missing(node: Node) -> None:
+    node.service.galleries = ()
+    await node.prefetch("a", "b")
+    assert node.service.progress.worries == ("models not prefetched, the log tells why: a, b",)
+
+
+async def test_a_probe_of_the_node_tells_what_it_is_fetching() -> None:
+    """M-8.2."""
+    galleries = '[{"name":"site","url":"https://galleries.example/index.yaml"}]'
+    settings = memory_settings(LOCALAI_PREFETCH_MODELS="a", LOCALAI_GALLERIES=galleries)
+    container = Container(settings=settings, environment={})
+    parts = in_memory(container)
+    parts.gallery_source().indexes[SITE.url] = [model("a")]
+    parts.downloads().files[FILE] = b"weights"
+    parts.downloads().pause_s = 100
+    worker = await build_worker(container)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.sleep(50)
+        assert "model 1 of 1 is being prefetched: a" in (await container.readiness().check()).text
+        await anyio.sleep(100)
+        assert (await container.readiness().check()).text == "ok"
+        worker.stop_requested.set()
 
 
 async def test_a_worker_can_be_stopped_while_it_prefetches() -> None:
@@ -634,6 +688,14 @@ async def test_the_frontend_need_not_send_a_snapshot(node: Node) -> None:
         assert probed is not None
         assert probed.sha256 == hashlib.sha256(b"weights").hexdigest()
         await node.prefetch("a")
+
+
+async def test_abandoned_parts_go_whatever_is_prefetched(node: Node) -> None:
+    """M-5.3: the clock of these files began in 1970."""
+    for writer in (OURS, "0" * 16):
+        node.filesystem.put(MODELS / f".artifacts/.partial/{'f' * 64}.{writer}/snapshot/x", b"1")
+    node.list_models(model("a"))
+    assert await node.prefetch("a") == ["._gallery_a.yaml", "a.yaml", "m.gguf"]
 
 
 async def test_deleting_a_model_leaves_snapshots(node: Node) -> None:

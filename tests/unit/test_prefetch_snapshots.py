@@ -12,6 +12,7 @@ from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.memory.hardware import InMemoryHardware
 from localai_worker.app.container import Container, settle_capability
 from localai_worker.app.model_parts import prefetcher
+from localai_worker.app.testing import memory_settings
 from localai_worker.domain.bind_snapshots import BindSnapshots
 from localai_worker.domain.errors import ArtifactUnavailable, DownloadRefused
 from localai_worker.domain.ports.filesystem import RootedPath
@@ -19,7 +20,6 @@ from localai_worker.domain.prefetched_files import PrefetchedFiles
 from localai_worker.domain.snapshot_layout import lock_path
 from localai_worker.domain.snapshot_spec import SnapshotSpec
 from localai_worker.domain.yaml_values import YamlValue
-from tests.memory_worker import memory_settings
 from tests.snapshots import OURS, HubOnWeb, on_disk
 from tests.web import Page, web_server
 

@@ -11,11 +11,11 @@ import pytest
 
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.galleries import InMemoryGalleries
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import ArtifactUnavailable, GalleryUnreadable
 from localai_worker.domain.galleries import Gallery
 from localai_worker.domain.ports.galleries import GalleryDocument
 from localai_worker.domain.read_galleries import ReadGalleries
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 HOME = "https://home.example/index.yaml"
 MIRROR = "https://mirror.example/index.yaml"

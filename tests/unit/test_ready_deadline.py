@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.ports.processes import Work
 from localai_worker.domain.ready_deadline import ReadyDeadline
 from localai_worker.domain.supervision_errors import BackendNotReady
 from tests.supervised import KEY, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 NAMES = frozenset({"slow"})
 

@@ -81,6 +81,7 @@ async def test_prepare_fails_when_a_directory_cannot_be(
 async def test_an_upload_lands_where_its_key_says_with_a_sidecar(
     disk: InMemoryFileSystem, files: ReceiveFiles
 ) -> None:
+    """M-7.1, M-7.2."""
     path = await put(files, "models/qwen3/qwen.gguf", NEW)
     assert path == Path("/models/qwen3/qwen.gguf")
     assert disk.get(path) == NEW

@@ -73,7 +73,13 @@ def test_two_variables_are_enough_and_everything_else_has_localais_default() -> 
             ("github:mudler/LocalAI/backend/index.yaml@master",),
         ),
     )
-    assert settings.galleries[0].url == "https://index.localai.io/models"
+    assert settings.galleries == (
+        Gallery(
+            "localai",
+            "https://index.localai.io/models",
+            ("github:mudler/LocalAI/gallery/index.yaml@master",),
+        ),
+    )
     assert settings.heartbeat_interval_s == 10.0
     assert settings.max_replicas_per_model == 1
     assert (settings.ready_timeout_s, settings.stop_grace_s) == (30.0, 15.0)
@@ -263,7 +269,7 @@ def test_a_long_heartbeat_interval_is_kept_with_a_warning() -> None:
 @pytest.mark.parametrize("text", ["", "[", "{}", '[{"url":1}]'])
 @pytest.mark.parametrize("name", ["LOCALAI_BACKEND_GALLERIES", "LOCALAI_GALLERIES"])
 def test_a_bad_gallery_list_is_a_warning_and_no_gallery(name: str, text: str) -> None:
-    """G-1.1.5."""
+    """G-1.1.5, M-1.4."""
     resolved = resolve({name: text})
     (warning,) = resolved.warnings
     assert warning.startswith(f'{name}="{text}" leaves no gallery: ')
@@ -434,6 +440,7 @@ def test_folding_of_repeated_lines_is_decided_by_the_terminal_unless_it_is_set(
 
 
 def test_half_a_pair_of_storage_keys_is_warned_about_and_a_missing_bucket_is_the_frontends() -> None:
+    """S-1.2.5, S-1.2.6"""
     resolved = resolve({"LOCALAI_STORAGE_URL": "http://minio:9000/", "LOCALAI_STORAGE_ACCESS_KEY": "AKIA"})
     assert resolved.settings.storage_url == "http://minio:9000"
     assert resolved.settings.storage_bucket == "localai"

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import NoSpace
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.resume_upload import STUCK_S
@@ -22,7 +23,6 @@ from localai_worker.domain.upload_errors import (
     UploadTooLarge,
 )
 from localai_worker.domain.validate_paths import FileRoots
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOTS = FileRoots(Path("/models"), Path("/data"), Path("/staging"))
 KEY, PATH = "models/m/x", Path("/models/m/x")

@@ -11,13 +11,14 @@ import anyio
 import pytest
 
 from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
-from localai_worker.adapters.s3 import download
-from localai_worker.adapters.s3.client import Bucket, is_loopback
+from localai_worker.adapters.s3 import download, plain, upload
+from localai_worker.adapters.s3.client import Bucket, LazyClient, is_loopback
 from localai_worker.adapters.s3.lazy import LazyS3ObjectStore
 from localai_worker.adapters.s3.object_store import S3ObjectStore
+from localai_worker.adapters.s3.stream import info_of
 from localai_worker.domain.errors import WorkerError
 from localai_worker.domain.ports.filesystem import RootedPath
-from localai_worker.domain.ports.object_store import StagingKey
+from localai_worker.domain.ports.object_store import ObjectInfo, StagingKey
 from localai_worker.domain.store_errors import ObjectInvalid, StoreRefused, StoreUnavailable
 from tests.faulty_proxy import FaultyProxy, faulty_proxy
 from tests.s3_servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
@@ -220,6 +221,111 @@ async def test_without_credentials_the_text_says_what_to_set(monkeypatch: pytest
     await store.close()
 
 
+@pytest.mark.parametrize("server", ["rclone_s3", "seaweed_s3"])
+async def test_a_plain_request_tells_what_the_client_would(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    """One round trip past the client's machinery; the version of an object must not depend on the way."""
+    s3: S3Server = request.getfixturevalue(server)
+    store = store_at(s3.url)
+    client = store._client.get()
+    name = f"plain/{random.getrandbits(48):x}"
+    bodies = {f"{name} späte+größe%20": b"one", f"{name}/empty": b"", f"{name}/named": b"three"}
+    for key, body in bodies.items():
+        client.put_object(Bucket=BUCKET, Key=key, Body=body, Metadata={"sha256": "AB" * 32})
+    told = {key: info_of(client.head_object(Bucket=BUCKET, Key=key)) for key in bodies}
+    calls: list[str] = []
+    client.meta.events.register("before-send.s3", lambda request, **_: calls.append(request.method))
+    for key, body in bodies.items():
+        assert await store.head(StagingKey(key)) == told[key]
+        stored = await store.open(StagingKey(key))
+        assert (stored.info, stored.whole) == (told[key], body)
+        await stored.close()
+    assert calls == []
+    await store.close()
+
+
+async def test_a_store_that_takes_no_plain_requests_is_asked_by_the_client_alone() -> None:
+    asked: list[bool] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            asked.append("amz-sdk-request" not in self.headers)
+            self.send_response(403 if asked[-1] else 200)
+            self.send_header("Content-Length", "3")
+            self.send_header("ETag", '"etag"')
+            self.send_header("Last-Modified", "Fri, 27 Nov 2026 14:31:49 GMT")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Says nothing."""
+
+    with serving(Handler) as url:
+        store = store_at(url)
+        for _ in range(5):
+            assert (await store.head(StagingKey("key"))).size_bytes == 3
+        await store.close()
+    assert asked == [True, False] * 3 + [False] * 2  # whether each was a plain one
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"Last-Modified": "yesterday"}, {"Last-Modified": None}, {"ETag": None}, {"Content-Length": "-1"}],
+)
+def test_headers_that_are_not_plain_are_left_to_the_client(odd: dict[str, str | None]) -> None:
+    headers = {"Content-Length": "3", "ETag": '"e"', "Last-Modified": "Fri, 27 Nov 2026 14:31:49 GMT"}
+    assert plain.info_of(headers) == ObjectInfo(3, "e", 1795789909, etag_is_hash=True)
+    assert plain.info_of({name: text for name, text in (headers | odd).items() if text is not None}) is None
+
+
+@pytest.mark.parametrize(
+    "encrypted",
+    [
+        {"x-amz-server-side-encryption": "aws:kms"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+)
+def test_the_etag_of_an_encrypted_object_is_no_hash(encrypted: dict[str, str]) -> None:
+    headers = {"Content-Length": "3", "ETag": '"e"', "Last-Modified": "Fri, 27 Nov 2026 14:31:49 GMT"}
+    assert plain.info_of(headers | encrypted) == ObjectInfo(3, "e", 1795789909, etag_is_hash=False)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 3 * MIB, 11 * MIB])
+async def test_bytes_read_for_the_signature_are_no_progress(
+    rclone_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int
+) -> None:
+    """How many lanes an upload uses follows from what was sent; on plain HTTP all is read twice."""
+    monkeypatch.setattr(upload, "MULTIPART_FROM_BYTES", 5 * MIB)
+    monkeypatch.setattr(upload, "PART_BYTES", 5 * MIB)
+    (tmp_path / "file").write_bytes(random.Random(2).randbytes(size_bytes))
+    source = await FILES.open_source(RootedPath(tmp_path, PurePosixPath("file")))
+    assert source is not None
+    bucket = Bucket(rclone_s3.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
+    client = LazyClient(bucket)
+    key = StagingKey(f"progress/{random.getrandbits(48):x}")
+    sending = upload.Upload(client, bucket, key, source, anyio.CapacityLimiter(4))
+    await sending.run()
+    assert sending._crew.moved_bytes == size_bytes
+    await source.close()
+    client.close()
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server on loopback that answers as `handler` does."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
 @contextmanager
 def answering(status: int, code: str) -> Iterator[str]:
     """A server that answers every request with one S3 error; HEAD has no body."""
@@ -240,15 +346,8 @@ def answering(status: int, code: str) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with serving(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from localai_worker.adapters.memory.frontend_registry import NodeRegistry
 from localai_worker.adapters.memory.machine import InMemoryMachine
 from localai_worker.app.simulator.failures import CommandRefused, NodeNotThere
 from localai_worker.app.simulator.frontend import SimulatedFrontend
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import (
     BackendUnavailable,
     MalformedMessage,
@@ -37,7 +38,6 @@ from localai_worker.domain.messages.registration import RegisterRequest
 from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
 from localai_worker.domain.ports.backend_client import ModelToLoad
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 _GOLDEN = Path(__file__).parents[1] / "golden" / "nats"
 NODE = NodeId("7c9e6679-7425-40de-944b-e07fc1f90ae7")

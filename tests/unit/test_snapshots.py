@@ -15,6 +15,7 @@ from localai_worker.adapters.memory.file_locks import InMemoryFileLocks
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.model_hub import InMemoryModelHub
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.download_file import DownloadFile
 from localai_worker.domain.ensure_snapshot import EnsureSnapshot, SnapshotInWork
 from localai_worker.domain.errors import (
@@ -34,7 +35,6 @@ from localai_worker.domain.snapshot_layout import lock_path, tree_path
 from localai_worker.domain.snapshot_manifest import Manifest
 from localai_worker.domain.snapshot_spec import InvalidSnapshotSpec, Resolved, SnapshotSpec
 from tests.snapshots import MODELS, OURS, THEIRS, Parts, ensure_snapshot
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 REPOSITORY = "owner/repo"
 SPEC = SnapshotSpec(repository=REPOSITORY)
@@ -157,6 +157,17 @@ async def test_a_pinned_version_that_is_there_needs_no_hub(node: Node) -> None:
     node.hub.offline = True
     assert (await node.ensure(pinned)).spec == pinned
     assert node.hub.asked == []
+
+
+@pytest.mark.parametrize("key", ["", "f" * 64])
+async def test_a_pinned_version_is_known_by_its_commit(node: Node, key: str) -> None:
+    """M-5.3: whatever key stands beside it; and no other version stands in for it."""
+    found = (await node.ensure()).spec.resolved
+    assert found is not None
+    node.hub.offline = True
+    assert (await node.ensure(replace(SPEC, resolved=replace(found, cache_key=key)))).spec.resolved == found
+    other = replace(SPEC, resolved=replace(found, revision="0" * 40, cache_key=key))
+    assert isinstance(await node.failure(other), ArtifactUnavailable)
 
 
 async def test_a_pinned_version_is_fetched_whatever_the_branch_says(node: Node) -> None:
@@ -290,11 +301,18 @@ async def test_what_nobody_comes_back_for_goes_after_a_day(node: Node) -> None:
     assert ".artifacts/.partial/somebody's/notes" in node.files
 
 
-async def test_our_own_tree_is_never_swept(node: Node) -> None:
+async def test_our_own_tree_stays_until_it_was_not_needed_for_a_week(node: Node) -> None:
+    """M-5.3: its branch may have moved on."""
     await abandoned(node, OURS)
-    await anyio.sleep(48 * 3600)
-    await node.service().trees.sweep()
+    trees = node.service().trees
+    await anyio.sleep(7 * 24 * 3600 - 10)
+    await trees.sweep(ours=True)
     assert any(OURS in name for name in node.files)
+    await anyio.sleep(20)
+    await trees.sweep()  # what is needed is known afterwards
+    assert any(OURS in name for name in node.files)
+    await trees.sweep(ours=True)
+    assert not any(OURS in name for name in node.files)
 
 
 @pytest.mark.parametrize("right", ["config.json", "model.safetensors"])
@@ -437,6 +455,18 @@ async def test_a_token_that_does_not_open_is_told(node: Node, token: str, variab
     assert "secret" not in str(error)
 
 
+@pytest.mark.parametrize(("token", "why"), [("", "set HF_TOKEN"), ("hf_wrong", "does the token in HF_TOKEN")])
+async def test_a_gated_repository_that_tells_its_files_says_what_it_wants(
+    node: Node, token: str, why: str
+) -> None:
+    """M-5.2."""
+    node.web.closed[node.url("config.json")] = "hf_secret"
+    spec = replace(SPEC, token_variable="HF_TOKEN" if token else "")
+    error = await node.failure(spec, node.service(token=token))
+    assert isinstance(error, DownloadRefused)
+    assert why in str(error)
+
+
 async def test_what_does_not_fit_is_refused_before_the_first_byte(node: Node) -> None:
     """M-5.2: with what must stay free counted in."""
     node.filesystem.capacity_bytes = len(WEIGHTS) + 10_000
@@ -494,6 +524,21 @@ async def test_files_come_side_by_side_but_not_all_at_once(node: Node) -> None:
     node.web.open = counted  # type: ignore[method-assign]
     assert len((await node.ensure()).files) == 20
     assert most == 4
+
+
+async def test_names_that_are_one_on_this_disk_are_told(node: Node) -> None:
+    """M-5.2: a file system that does not tell letter case apart keeps one of two files."""
+    node.hub.publish(REPOSITORY, {"README.md": b"1", "readme.md": b"2"})
+    really = node.filesystem.walk_files
+
+    async def folded(place: RootedPath) -> tuple[PurePosixPath, ...] | None:
+        names = await really(place)
+        return names and tuple({str(name).lower(): name for name in names}.values())
+
+    node.filesystem.walk_files = folded  # type: ignore[method-assign]
+    error = await node.failure()
+    assert "README.md" in str(error)
+    assert "take names of other case for one" in str(error)
 
 
 async def test_an_empty_file_is_one(node: Node) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from localai_worker.adapters.memory.machine import FakeProgram, InMemoryMachine
 from localai_worker.adapters.memory.processes import InMemoryProcesses
+from localai_worker.app.testing import MemoryNode, memory_node
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.ports.processes import MarkedGroup, ProcessExit
 from localai_worker.domain.stop_group import StopLadder
 from localai_worker.domain.stop_strays import StopStrays
-from tests.memory_worker import MemoryNode, memory_node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from anyio import create_task_group, sleep
 
 from localai_worker.adapters.memory.object_store import InMemoryObjectStore
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import FileUnreadable
 from localai_worker.domain.store_errors import StoreUnavailable
 from localai_worker.domain.store_health import StoreHealth
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

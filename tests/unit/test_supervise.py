@@ -8,6 +8,7 @@ import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
 from localai_worker.adapters.memory.machine import FakeProgram
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.allocate_ports import NoFreePort
 from localai_worker.domain.backend import ReplicaKey
 from localai_worker.domain.ports.processes import ProcessExit
@@ -20,7 +21,6 @@ from localai_worker.domain.supervision_errors import (
     SupervisorClosed,
 )
 from tests.supervised import BACKENDS, KEY, LLAMA, LLAMA_CPP, Installed, Node
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.loop_clock import LoopClock
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.domain.errors import FileUnwritable
 from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.receive_files import ReceiveFiles
 from localai_worker.domain.sweep_files import EVERY_S, UNFINISHED_S, SweepFiles
 from localai_worker.domain.validate_paths import FileRoots
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 ROOTS = FileRoots(Path("/models"), Path("/data"), Path("/staging"))
 HOUR_S = 3600.0

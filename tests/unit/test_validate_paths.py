@@ -23,6 +23,7 @@ def located(key: str) -> str:
     ("key", "place"),
     [
         ("models/qwen3/qwen.gguf", "models/qwen3/qwen.gguf"),
+        ("models/org/qwen3/sub/qwen.gguf", "models/org/qwen3/sub/qwen.gguf"),
         ("data/out/model.bin", "data/out/model.bin"),
         ("ephemeral/inputs/0123abcd/cat.png", "staging/ephemeral/inputs/0123abcd/cat.png"),
         ("localai-output-1.tmp", "staging/localai-output-1.tmp"),
@@ -38,6 +39,7 @@ def located(key: str) -> str:
     ],
 )
 def test_a_key_leads_into_the_directory_its_prefix_names(key: str, place: str) -> None:
+    """M-7.1: model names with slashes included."""
     assert located(key) == place
 
 

@@ -18,6 +18,8 @@ from localai_worker.app.memory_container import MemoryParts, in_memory
 from localai_worker.app.simulator.frontend import SimulatedFrontend
 from localai_worker.app.simulator.nats_users import NatsUsers
 from localai_worker.app.startup import leaves
+from localai_worker.app.testing import GALLERY, memory_settings
+from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
 from localai_worker.app.worker import Worker
 from localai_worker.domain.bus_credentials import BusCredentials
 from localai_worker.domain.enrol import NotRegistered
@@ -27,8 +29,6 @@ from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.messages.registration import RegisterReply
 from localai_worker.domain.messages.subjects import NodeSubjects
 from localai_worker.domain.node import NodeId
-from tests.memory_worker import GALLERY, memory_settings
-from tests.virtual_time import VIRTUAL_TIME, AnyioBackend
 
 TOKEN = "s3cret"
 

@@ -33,10 +33,14 @@ class _Entry:
 
 @dataclass(frozen=True)
 class LocalArchives:
-    """An `ArchiveUnpacker` that unpacks into a hidden directory and moves what is there when all of it is."""
+    """An `ArchiveUnpacker` that unpacks into a hidden directory and moves what is there when all of it is.
+
+    `floor_bytes` of the disk stay free.
+    """
 
     most_entries: int = 100_000
     most_bytes: int = 1 << 40
+    floor_bytes: int = 0
 
     async def unpack(self, archive: RootedPath) -> None:
         """Runs in a worker thread, and notices a cancellation within one chunk."""
@@ -74,8 +78,9 @@ class LocalArchives:
 
     def _require_room(self, path: Path, entries: list[_Entry]) -> None:
         needed, free = sum(entry.size_bytes for entry in entries), shutil.disk_usage(path.parent).free
-        if needed > free:
-            raise NoSpace(path.parent, f"{needed} bytes are needed, {free} are available")
+        if needed + self.floor_bytes > free:
+            kept = f"{self.floor_bytes} must stay free (LOCALAI_WORKER_DISK_FLOOR)"
+            raise NoSpace(path.parent, f"{needed} bytes are needed, {kept}, {free} are available")
 
     def _write(self, path: Path, entries: list[_Entry]) -> None:
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=path.parent) as private:

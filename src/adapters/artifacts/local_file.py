@@ -8,6 +8,18 @@ from typing import BinaryIO
 from ...domain.errors import ArtifactMissing, ArtifactUnavailable
 
 
+def absolute_path(uri: str, scheme: str, *, like: str) -> Path:
+    """The path in `uri`, with or without `scheme`; `like` is what a right one ends with.
+
+    Raises:
+        ArtifactUnavailable: it is not absolute.
+    """
+    path = Path(uri.removeprefix(scheme))
+    if not path.is_absolute():
+        raise ArtifactUnavailable(uri, f"{path} is no absolute path; write {scheme}/path/to/{like}")
+    return path
+
+
 def open_regular(path: Path, uri: str) -> BinaryIO:
     """The regular file `path`, open for reading.
 

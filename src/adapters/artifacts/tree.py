@@ -15,8 +15,10 @@ from .link_copies import LinkCopies, is_refused
 from .tree_layers import LayerClaims
 from .tree_limits import Allowance, TreeLimits
 from .tree_places import TreePlaces
+from .writeback import begin_writeback
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITEBACK_BYTES = 1 << 20  # of one file; smaller ones the system gathers better by itself
 _UNNAMEABLE = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
@@ -51,7 +53,7 @@ class TreeBuilder:
         self._allowance = Allowance(limits, uri, check_cancelled, room)
         self._claims = LayerClaims(self._root)
         self._places = TreePlaces(self._root, uri, made=self._claims.claim)
-        self._copies = LinkCopies(self.root, self._count_copy)
+        self._copies = LinkCopies(self.root, self._count_copy, self._places.make)
         self._times = DirectoryTimes(self._root)
 
     @property
@@ -71,7 +73,7 @@ class TreeBuilder:
             if path == self._root:
                 return
             try:
-                os.mkdir(path)
+                self._places.make(path, name)
             except FileExistsError:
                 if not is_directory(path):
                     self._remove(path)
@@ -94,12 +96,17 @@ class TreeBuilder:
                 self._remove(path)
                 descriptor = os.open(path, _NEW_FILE, 0o600)
             try:
+                waiting_bytes = 0
                 for chunk in chunks:
                     size_bytes = len(chunk)
                     self._allowance.take_bytes(size_bytes)
                     written = os.write(descriptor, chunk)
                     if written < size_bytes:
                         _write_all(descriptor, memoryview(chunk)[written:])
+                    waiting_bytes += size_bytes
+                    if waiting_bytes >= _WRITEBACK_BYTES:
+                        begin_writeback(descriptor)
+                        waiting_bytes = 0
                 os.fchmod(descriptor, mode & 0o777)
                 if is_time(mtime_s):
                     os.utime(descriptor, (mtime_s, mtime_s))

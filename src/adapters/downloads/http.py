@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...domain.errors import ArtifactUnavailable, UnsupportedSource
@@ -38,12 +38,19 @@ class HttpDownloads:
     """`Downloads` with a connection for each file, through proxies where the environment names them.
 
     Redirects are followed, credentials in a url stay with their host. Content comes as it is stored: no
-    encoding is asked for, so that sizes, parts and hashes mean the file.
+    encoding is asked for, so that sizes, parts and hashes mean the file. With a `client` its connections
+    are used, and kept.
     """
 
     connect_s: float = 20.0
     silence_s: float = 60.0
     size_s: float = 5.0
+    client: "httpx.AsyncClient | None" = None
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator["HttpDownloads"]:
+        async with self._client() as client:
+            yield replace(self, client=client)
 
     @asynccontextmanager
     async def open(self, url: str, *, start: int = 0, token: str = "") -> AsyncIterator[Download]:
@@ -52,7 +59,8 @@ class HttpDownloads:
         shown = mask_url(url)
         headers = bearer(token) | ({"Range": f"bytes={start}-"} if start else {})
         with web_errors(shown):
-            async with self._client() as client, client.stream("GET", url, headers=headers) as response:
+            lasting = nullcontext(self.client) if self.client is not None else self._client()
+            async with lasting as client, client.stream("GET", url, headers=headers) as response:
                 if response.status_code == _RANGE_NOT_SATISFIABLE and start:
                     raise ArtifactUnavailable(shown, "the file is shorter than the part we have")
                 require_success(response, shown)

@@ -29,7 +29,7 @@ def web_client(silence_s: float, *, connect_s: float) -> "httpx.AsyncClient":
         verify=_trusted(),
         timeout=httpx.Timeout(silence_s, connect=connect_s),
         headers={
-            "User-Agent": f"LocalAI-worker/{metadata.version('localai-worker')} ({sys.platform})",
+            "User-Agent": _who(),
             "Accept-Encoding": "identity",
         },
     )
@@ -38,6 +38,12 @@ def web_client(silence_s: float, *, connect_s: float) -> "httpx.AsyncClient":
 def bearer(token: str) -> dict[str, str]:
     """The header that shows `token`, if there is one. The client takes it off when it is led elsewhere."""
     return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+@cache
+def _who() -> str:
+    """Us; the version is looked up on disk."""
+    return f"LocalAI-worker/{metadata.version('localai-worker')} ({sys.platform})"
 
 
 @cache

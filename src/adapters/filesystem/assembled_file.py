@@ -18,11 +18,10 @@ from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
 from ...domain.ports.ranged_files import Algorithm
 from . import assembly_note, beneath, directories
 from .assembly_note import NOTE_BYTES, Note
-from .disk_threads import disk_threads
 from .failures import reading, writing
 from .hidden_file import open_hidden
-from .incoming import refuse_directory
 from .preallocate import take_room
+from .settling import Settler, Unsettled
 from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES
 
 NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
@@ -41,7 +40,7 @@ class _State:
 class LocalAssembledFile:
     """An `AssembledFile` under a hidden name in the directory of its target."""
 
-    def __init__(self, place: RootedPath, version: str, size_bytes: int) -> None:
+    def __init__(self, place: RootedPath, version: str, size_bytes: int, settler: Settler) -> None:
         """Open or create the hidden file; blocks.
 
         Raises:
@@ -51,10 +50,11 @@ class LocalAssembledFile:
         self._target, self._version = place.path, version
         self._hashing = CapacityLimiter(4)
         self._published = False
+        self._settler = settler
         with writing(self._target):
             self._directory, self._name = beneath.open_entry(place, create=True)
             try:
-                refuse_directory(self._name, self._directory)
+                directories.refuse_directory(self._name, self._directory)
                 self._temporary, self._file = open_hidden(self._name, self._directory)
                 try:
                     note = self._begin()
@@ -129,7 +129,8 @@ class LocalAssembledFile:
 
     async def settle(self) -> None:
         if self._published:
-            await to_thread.run_sync(self._settle, limiter=disk_threads())
+            self._published = False
+            await self._settler.settle(Unsettled(self._target, self._file, self._directory))
 
     async def keep(self) -> None:
         await to_thread.run_sync(self._keep)
@@ -150,15 +151,6 @@ class LocalAssembledFile:
         with self._state.changed:
             self._state.open = False
         return FileStat(FileKind.FILE, status.st_size, status.st_mtime_ns, status.st_ino)
-
-    def _settle(self) -> None:
-        self._published = False
-        try:
-            with writing(self._target):
-                os.fsync(self._file)
-                directories.sync_open_directory(self._directory)
-        finally:
-            self._close()
 
     def _keep(self) -> None:
         if not self._give_up():

@@ -10,6 +10,7 @@ from ...domain.ports.filesystem import RootedPath
 from .assembled_file import LocalAssembledFile
 from .failures import means_absent, reading
 from .hidden_file import kept_version
+from .settling import Settler
 from .source_file import LocalSourceFile
 from .whole_file import LocalWholeFile
 
@@ -17,13 +18,16 @@ from .whole_file import LocalWholeFile
 class LocalRangedFiles:
     """`RangedFiles` on this machine."""
 
+    def __init__(self) -> None:
+        self._settler = Settler()
+
     async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> LocalAssembledFile:
-        return await to_thread.run_sync(LocalAssembledFile, place, version, size_bytes)
+        return await to_thread.run_sync(LocalAssembledFile, place, version, size_bytes, self._settler)
 
     async def put_whole(
         self, place: RootedPath, content: bytes, approve: Callable[[bytes], None]
     ) -> LocalWholeFile:
-        return await to_thread.run_sync(LocalWholeFile, place, content, approve)
+        return await to_thread.run_sync(LocalWholeFile, place, content, approve, self._settler)
 
     async def kept(self, place: RootedPath) -> str | None:
         return await to_thread.run_sync(kept_version, place)
@@ -31,8 +35,12 @@ class LocalRangedFiles:
     async def open_source(self, place: RootedPath) -> LocalSourceFile | None:
         return await to_thread.run_sync(_open_source, place)
 
-    async def real_path(self, path: Path) -> Path:
-        return Path(await to_thread.run_sync(os.path.realpath, path))
+    async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
+        return await to_thread.run_sync(_real_paths, paths)
+
+
+def _real_paths(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(Path(os.path.realpath(path)) for path in paths)
 
 
 def _open_source(place: RootedPath) -> LocalSourceFile | None:

@@ -4,14 +4,12 @@ import os
 import secrets
 from collections.abc import Callable
 
-from anyio import to_thread
-
 from ...domain.file_names import private_name
 from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
-from . import beneath, directories
-from .disk_threads import disk_threads
+from . import beneath
 from .failures import writing
 from .hidden_file import FILE_MODE
+from .settling import Settler, Unsettled
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -19,38 +17,31 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class LocalWholeFile:
     """A `WholeFile`, held open until the disk has it."""
 
-    def __init__(self, place: RootedPath, content: bytes, approve: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, place: RootedPath, content: bytes, approve: Callable[[bytes], None], settler: Settler
+    ) -> None:
         """Write the file and let it appear; blocks.
 
         Raises:
             PathEscapes, NoSpace, FileUnwritable: see `RangedFiles.put_whole`.
         """
         approve(content)
-        self._target = place.path
-        self._settled = False
-        with writing(self._target):
-            self._directory, name = beneath.open_entry(place, create=True)
+        self._settler = settler
+        with writing(place.path):
+            directory, name = beneath.open_entry(place, create=True)
             try:
-                self._file = _write(content, name, self._directory)
+                file = _write(content, name, directory)
             except BaseException:
-                os.close(self._directory)
+                os.close(directory)
                 raise
-            status = os.fstat(self._file)
+            status = os.fstat(file)
+        self._unsettled: Unsettled | None = Unsettled(place.path, file, directory)
         self.stat = FileStat(FileKind.FILE, status.st_size, status.st_mtime_ns, status.st_ino)
 
     async def settle(self) -> None:
-        if not self._settled:
-            self._settled = True
-            await to_thread.run_sync(self._settle, limiter=disk_threads())
-
-    def _settle(self) -> None:
-        try:
-            with writing(self._target):
-                os.fsync(self._file)
-                directories.sync_open_directory(self._directory)
-        finally:
-            os.close(self._file)
-            os.close(self._directory)
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is not None:
+            await self._settler.settle(unsettled)
 
 
 def _write(content: bytes, name: str, directory: int) -> int:

@@ -171,9 +171,9 @@ class InMemoryRangedFiles:
             return None
         return InMemorySourceFile(bytes(self._disk.readable_file(place.path, real).content))
 
-    async def real_path(self, path: Path) -> Path:
+    async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
         await checkpoint()
-        return Path(self._disk.tree.real(path))
+        return tuple(Path(self._disk.tree.real(path)) for path in paths)
 
     def _entry(self, place: RootedPath) -> PurePosixPath:
         """The real path of the file that is to appear; its parents are made."""

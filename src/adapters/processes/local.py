@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import stat
 import subprocess
 import threading
 from collections.abc import Callable
@@ -140,7 +141,7 @@ def _start(spec: ProcessSpec) -> tuple[subprocess.Popen[bytes], ProcessIdentity 
     if not spec.program.is_file():
         raise IsADirectoryError(21, "not a regular file")
     if not mode & 0o111:
-        spec.program.chmod(0o700)
+        spec.program.chmod(stat.S_IMODE(mode) | 0o100 | (mode & 0o444) >> 2)
     for path in (spec.stdout, spec.stderr):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists():

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -19,9 +19,6 @@ from .failures import explained
 from .lanes import Crew
 from .stream import BLOCK_BYTES, Stream, info_of, raw
 
-if TYPE_CHECKING:
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
-
 PIECE_BYTES = 8 * 1024 * 1024  # what a lane fetches before it looks whether it may stay
 LONGEST_PIECE_BYTES = 64 * 1024 * 1024
 PIECE_S = 0.4  # longer pieces for faster lanes, as each is a request of its own
@@ -37,7 +34,7 @@ class _Broken(Exception):
 class S3StoredObject:
     """A `StoredObject`.
 
-    `first` is the answer that told `info`, if one is being read already.
+    `first` is the answer that told `info`, if that is being read already.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class S3StoredObject:
         key: StagingKey,
         info: ObjectInfo,
         limiter: CapacityLimiter,
-        first: "GetObjectOutputTypeDef | None" = None,
+        first: Stream | None = None,
         whole: bytes | None = None,
     ) -> None:
         self.info = info
@@ -58,7 +55,7 @@ class S3StoredObject:
         self._live: list[Stream] = []
         self._lock = threading.Lock()
         self.whole = whole
-        self._waiting = Stream(raw(first), 0, info.size_bytes) if first else None
+        self._waiting = first
 
     async def copy_to(self, target: AssembledFile) -> None:
         if self.whole is not None and target.missing == (ByteSpan(0, len(self.whole)),):

@@ -13,12 +13,12 @@ from .client import Bucket, LazyClient
 from .download import S3StoredObject
 from .failures import explained, store_errors
 from .lanes import THREADS
-from .stream import BLOCK_BYTES, info_of, read_whole
+from .plain import PlainRequests
+from .stream import BLOCK_BYTES, Answer, answer_of, info_of
 from .upload import Upload
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
 
 R = TypeVar("R")
 
@@ -31,37 +31,48 @@ class S3ObjectStore:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._client = LazyClient(bucket)
+        self._plain = PlainRequests(bucket, self._client)
         self._limiter: CapacityLimiter | None = None
 
     async def head(self, key: StagingKey) -> ObjectInfo:
         def ask(client: "S3Client") -> ObjectInfo:
+            plain = self._plain.head(key)
+            if plain is not None:
+                return plain
             try:
-                return info_of(client.head_object(Bucket=self._bucket.name, Key=key))
+                info = info_of(client.head_object(Bucket=self._bucket.name, Key=key))
             except ClientError as error:
                 if _status(error) in _ANSWERS_WITHOUT_A_REASON:
                     self._ask_why(client, key, f"head {key}")
                 raise
+            self._plain.failed_alone()
+            return info
 
         return await self._call(ask, f"head {key}", key)
 
     async def open(self, key: StagingKey, known: ObjectInfo | None = None) -> S3StoredObject:
         if known is not None:
             return S3StoredObject(self._client, self._bucket, key, known, self._threads())
-        made: list[GetObjectOutputTypeDef] = []
+        made: list[Answer] = []
         whole: list[bytes | None] = []
 
         def ask(client: "S3Client") -> None:
-            made.append(client.get_object(Bucket=self._bucket.name, Key=key))
-            whole.append(read_whole(made[0]))  # each visit to another thread costs a small object dearly
+            plain = self._plain.get(key)
+            if plain is not None:
+                made.append(plain)
+            else:
+                made.append(answer_of(client.get_object(Bucket=self._bucket.name, Key=key)))
+                self._plain.failed_alone()
+            whole.append(made[0].read_whole())  # each visit to another thread costs a small object dearly
 
         try:
             await self._call(ask, f"getting object {key}", key)
         except BaseException:
             for answer in made:
-                answer["Body"].close()
+                answer.body.close()
             raise
-        info = info_of(made[0])
-        first = None if info.size_bytes <= BLOCK_BYTES else made[0]
+        info = made[0].info
+        first = None if info.size_bytes <= BLOCK_BYTES else made[0].stream()
         return S3StoredObject(self._client, self._bucket, key, info, self._threads(), first, whole[0])
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:

@@ -57,30 +57,45 @@ def info_of(head: Any) -> ObjectInfo:
         size_bytes = int(total) if total.isdigit() else -1
     encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:") or "SSECustomerAlgorithm" in head
     modified = head.get("LastModified")
+    metadata = {name.lower(): text for name, text in head.get("Metadata", {}).items()}  # rclone: `Sha256`
     return ObjectInfo(
         size_bytes=size_bytes,
         etag=str(head.get("ETag", "")).removeprefix("W/").strip('"'),
         modified_s=int(modified.timestamp()) if modified else 0,
-        sha256=str(head.get("Metadata", {}).get("sha256", "")).strip().lower(),
+        sha256=metadata.get("sha256", "").strip().lower(),
         etag_is_hash=not encrypted,
     )
 
 
-def read_whole(answer: "GetObjectOutputTypeDef") -> bytes | None:
-    """The content of a small object; None when it is large, or the answer breaks off."""
-    info = info_of(answer)
-    if info.size_bytes > BLOCK_BYTES:
-        return None
-    body = raw(answer)
-    try:
-        content: bytes = body.read()
-    except (HTTPError, OSError):
-        content = b""
-    if len(content) != info.size_bytes:
-        body.close()
-        return None
-    body.release_conn()
-    return content
+@dataclass
+class Answer:
+    """An answer to GET: what it tells of the object, and urllib3's response, of which nothing is read yet."""
+
+    info: ObjectInfo
+    body: Any
+
+    def stream(self) -> Stream:
+        """The whole object, about to be read."""
+        return Stream(self.body, 0, self.info.size_bytes)
+
+    def read_whole(self) -> bytes | None:
+        """The content of a small object; None when it is large, or the answer breaks off."""
+        if not 0 <= self.info.size_bytes <= BLOCK_BYTES:
+            return None
+        try:
+            content: bytes = self.body.read()
+        except (HTTPError, OSError):
+            content = b""
+        if len(content) != self.info.size_bytes:
+            self.body.close()
+            return None
+        self.body.release_conn()
+        return content
+
+
+def answer_of(got: "GetObjectOutputTypeDef") -> Answer:
+    """The same of an answer to the client."""
+    return Answer(info_of(got), raw(got))
 
 
 def raw(answer: "GetObjectOutputTypeDef") -> Any:

@@ -30,11 +30,15 @@ ABORT_S = 15.0
 
 
 class PartBody(io.RawIOBase):
-    """A range of a file as a body that can be sent again; `on_read` hears of progress and may raise."""
+    """A range of a file as a body that can be sent again.
 
-    def __init__(self, source: SourceFile, span: ByteSpan, on_read: Callable[[int], None]) -> None:
+    `on_move` hears how far it moves and may raise: backwards too, as a body that was read for its signature
+    is not sent yet.
+    """
+
+    def __init__(self, source: SourceFile, span: ByteSpan, on_move: Callable[[int], None]) -> None:
         super().__init__()
-        self._source, self._span, self._on_read = source, span, on_read
+        self._source, self._span, self._on_move = source, span, on_move
         self._at = 0
 
     def __len__(self) -> int:
@@ -51,7 +55,8 @@ class PartBody(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._span)}[whence]
-        self._at = max(0, base + offset)
+        before, self._at = self._at, max(0, base + offset)
+        self._on_move(self._at - before)
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -61,7 +66,7 @@ class PartBody(io.RawIOBase):
             return b""
         content = self._source.read_at(self._span.start + self._at, wanted)
         self._at += len(content)
-        self._on_read(len(content))
+        self._on_move(len(content))
         return content
 
 
@@ -159,9 +164,9 @@ class Upload:
             log.warning("parts may be left in %s: key=%s error=%s", self.bucket, self.key, error)
 
     def _body(self, span: ByteSpan) -> Any:
-        return PartBody(self.source, span, self._on_read)
+        return PartBody(self.source, span, self._on_move)
 
-    def _on_read(self, size_bytes: int) -> None:
+    def _on_move(self, size_bytes: int) -> None:
         if self._crew.stopped.is_set():
             raise OSError("the upload was cancelled")
         with self._lock:

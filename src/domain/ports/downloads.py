@@ -34,6 +34,9 @@ class HostNames(Protocol):
 class Downloads(Protocol):
     """Fetches files by `http://` and `https://`."""
 
+    def together(self) -> AbstractAsyncContextManager["Downloads"]:
+        """The same for many files: what one needed to get there serves the next, until this is left."""
+
     def open(self, url: str, *, start: int = 0, token: str = "") -> AbstractAsyncContextManager[Download]:
         """The file at `url` from byte `start` on; entering raises what is wrong.
 

@@ -138,7 +138,7 @@ class Processes(Protocol):
     async def spawn(self, spec: ProcessSpec) -> Process:
         """Start `spec` in a new session and process group.
 
-        A program without any execute bit is made executable (mode 0700) first, as LocalAI does.
+        A program without any execute bit is made executable first, for its owner and whoever may read it.
         Source: LocalAI pkg/model/process.go.
 
         Raises:

@@ -56,6 +56,8 @@ class AssembledFile(Protocol):
     async def settle(self) -> None:
         """After `publish`: return once the file is safe from a power cut; idempotent.
 
+        Many files waited for at the same time cost less than one after the other.
+
         Raises:
             NoSpace, FileUnwritable: it may not be.
         """
@@ -158,5 +160,5 @@ class RangedFiles(Protocol):
             FileUnreadable: a directory, or not ours to read.
         """
 
-    async def real_path(self, path: Path) -> Path:
-        """`path` with every link followed; what is missing stays by name."""
+    async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
+        """Each of `paths` with every link followed; what is missing stays by name."""

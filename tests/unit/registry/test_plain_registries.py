@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 import trustme
 
-from localai_worker.adapters.artifacts.registry.client import may_be_plain
+from localai_worker.adapters.artifacts.registry.plain_hosts import may_be_plain
 from localai_worker.domain.errors import ArtifactUnavailable
 from tests import archives
 from tests.registry import Image, OwnRegistry, registry_images

@@ -123,6 +123,29 @@ async def test_a_second_backend_downloads_only_the_layers_it_does_not_share(
     assert (into / "two").exists()
 
 
+async def test_a_single_manifest_is_taken_whatever_its_platform(
+    own: OwnRegistry, tmp_path: Path, into: Path
+) -> None:
+    """G-2.6.2."""
+    await registry_images(tmp_path, platform="linux/arm64").fetch(own.pushed.push(SMALL), into)
+    assert (into / "run.sh").exists()
+
+
+async def test_progress_counts_all_layers_as_one(own: OwnRegistry, tmp_path: Path, into: Path) -> None:
+    """G-2.6.15: upstream begins at 0 with each of them."""
+    layers = [zipped(layer(**{f"f{number}": os.urandom(300_000)})) for number in range(4)]
+    own.bytes_per_s = MIB
+    told: list[FetchProgress] = []
+    images = registry_images(tmp_path, connections=2)
+    await images.fetch(own.pushed.push(Image(layers)), into, report=told.append)
+    total_bytes = sum(map(len, layers))
+    done = [each.done_bytes for each in told]
+    assert done == sorted(done)
+    assert len(set(done)) > 3
+    assert {each.total_bytes for each in told[1:]} == {total_bytes}
+    assert told[-1] == FetchProgress(FetchPhase.EXTRACTING, total_bytes, total_bytes)
+
+
 async def test_a_large_layer_comes_in_ranges_over_several_connections(
     own: OwnRegistry, tmp_path: Path, into: Path
 ) -> None:

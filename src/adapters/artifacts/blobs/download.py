@@ -17,6 +17,7 @@ from .shared_blob import Part, SharedBlob
 
 _READ_BYTES = 1 << 18
 _SLOWEST_BYTES_S = 128  # averaged over the time a connection may stall; less is a dead one
+_WAIT_S = 1.0  # for a part to be let go of, which is told; this is for what was told before anybody listened
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 OpenRange = Callable[[Mapping[str, str]], AbstractContextManager[Answer]]
@@ -62,14 +63,20 @@ class Downloads:
             threading.Thread(target=self._work, name=f"download-{number}", daemon=True)
             for number in range(min(self.connections, parts))
         ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self.flight.cut()
+        with self.flight.track(self):
             for thread in threads:
-                thread.join()
+                thread.start()
+            try:
+                yield
+            finally:
+                self.flight.cut()
+                for thread in threads:
+                    thread.join()
+
+    def shutdown(self) -> None:
+        """The flight is over: wake those who wait for blobs."""
+        for remote in self.remotes:
+            remote.blob.wake()
 
     @property
     def is_done(self) -> bool:
@@ -109,7 +116,7 @@ class Downloads:
     def _wait_for_others(self) -> None:
         unfinished = [each.blob for each in self.remotes if each.blob.missing_bytes]
         if unfinished:
-            unfinished[0].wait(0.1)
+            unfinished[0].wait(_WAIT_S, is_over=self.flight.is_over)
 
     def _fetch(self, remote: RemoteBlob, part: Part) -> None:
         size_bytes = remote.blob.size_bytes

@@ -16,7 +16,7 @@ from ..web.client import Answer
 from ..web.flight import Flight
 from ..web.patience import Patience
 from .download import Downloads, RemoteBlob
-from .reader import BlobReader, is_intact
+from .reader import BlobReader, digest_held
 from .room import Room
 from .shared_blob import SharedBlob
 from .store import BlobStore
@@ -44,17 +44,21 @@ class OpenBlobs:
 
         ArtifactInvalid from the block drops it: bytes that were there before are then fetched once more.
         """
-        blob = self.remotes[digest].blob
+        remote = self.remotes[digest]
+        blob = remote.blob
         reader = BlobReader(blob, self.flight)
         try:
             yield reader
-        except ArtifactInvalid:
+        except ArtifactInvalid as error:
             # Content whose digest is right stays wrong however often it is fetched.
-            is_stale = blob.found_bytes > 0 and not is_intact(blob)
+            held = digest_held(blob)
+            is_stale = blob.found_bytes > 0 and held != digest
             self.store.discard(blob, reader.edition)
             if is_stale:
                 log.warning("blob was damaged and is fetched anew: path=%s", blob.path)
                 raise _Stale from None
+            if held not in {"", digest}:  # whatever else is wrong follows from that
+                raise ArtifactInvalid(error.uri, f"{remote.what} is {held}, should be {digest}") from error
             raise
         self.store.seal(blob)
 

@@ -5,7 +5,7 @@ import hashlib
 from ..web.flight import Flight
 from .shared_blob import SharedBlob
 
-_WAIT_S = 0.1
+_WAIT_S = 0.5  # whatever came until then is read; the end of the flight is told at once
 
 
 class BlobReader:
@@ -25,19 +25,21 @@ class BlobReader:
         """
         while True:
             self._flight.check()
-            chunk = self.blob.read(self._position, size, wait_s=_WAIT_S)
+            chunk = self.blob.read(self._position, size, wait_s=_WAIT_S, is_over=self._flight.is_over)
             if chunk is not None:
                 self._position += len(chunk)
                 return chunk
 
 
-def is_intact(blob: SharedBlob) -> bool:
-    """Whether the blob is whole and what its digest says; reads all of it."""
-    if blob.missing_bytes:
-        return False
-    algorithm, _, wanted = blob.digest.partition(":")
+def digest_held(blob: SharedBlob) -> str:
+    """The digest of what is there of a blob, of the kind its name is; "" where it is not whole, or where its
+    name is none.
+    """
+    algorithm = blob.digest.partition(":")[0]
+    if blob.missing_bytes or algorithm not in hashlib.algorithms_guaranteed:
+        return ""
     found, position = hashlib.new(algorithm), 0
     while chunk := blob.read(position, 1 << 20, wait_s=0):
         found.update(chunk)
         position += len(chunk)
-    return found.hexdigest() == wanted
+    return f"{algorithm}:{found.hexdigest()}"

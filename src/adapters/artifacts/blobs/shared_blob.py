@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..writeback import begin_writeback
+
 _SLOT = struct.Struct("<Q")
 _HEAD = struct.Struct("<8sQQ")  # magic, size of the blob, size of a part
 _MAGIC = b"lwparts1"
@@ -55,6 +57,7 @@ class SharedBlob:
     _record: int = -1
     _there: list[int] = field(default_factory=list)
     _claimed: set[int] = field(default_factory=set)
+    _awaited: list[int] = field(default_factory=list)  # up to where those who read want it
     _news: threading.Condition = field(init=False)
     _freed: threading.Condition = field(init=False)
 
@@ -143,31 +146,49 @@ class SharedBlob:
         while rest:
             written = os.pwrite(self._file, rest, position)
             rest, position = rest[written:], position + written
+        if position == part.end:
+            begin_writeback(self._file)
         there = position - part.number * self.part_bytes
         with self._news:
             if part.edition == self.edition:
                 os.pwrite(self._record, _SLOT.pack(there), _HEAD.size + _SLOT.size * part.number)
                 self._there[part.number] = there
-                self._news.notify_all()
+                if any(part.offset < goal <= position for goal in self._awaited):
+                    self._news.notify_all()
 
-    def read(self, position: int, size: int, *, wait_s: float) -> bytes | None:
-        """Up to `size` bytes from `position`, b"" at the end; None when none came within `wait_s`."""
+    def read(
+        self, position: int, size: int, *, wait_s: float, is_over: Callable[[], bool] = lambda: False
+    ) -> bytes | None:
+        """`size` bytes from `position`, as far as its part goes; b"" at the end.
+
+        Fewer are returned when no more came within `wait_s`, or when `is_over`, and None when none did: many
+        small chunks of a slow connection wake nobody.
+        """
         if position >= self.size_bytes:
             return b""
-        number = position // self.part_bytes
         with self._news:
-            end = number * self.part_bytes + self._there[number]
-            if end <= position:
+            after = (position // self.part_bytes + 1) * self.part_bytes
+            goal = min(position + size, after, self.size_bytes)
+            if self._there_up_to(position) < goal and not is_over():
+                self._awaited.append(goal)
                 self._news.wait(wait_s)
-                end = number * self.part_bytes + self._there[number]
+                self._awaited.remove(goal)
+            end = self._there_up_to(position)
         if end <= position:
             return None
         return os.pread(self._file, min(size, end - position), position)
 
-    def wait(self, wait_s: float) -> None:
-        """Wait until somebody lets go of a part."""
+    def wait(self, wait_s: float, *, is_over: Callable[[], bool]) -> None:
+        """Wait until somebody lets go of a part, but not when `is_over`."""
         with self._freed:
-            self._freed.wait(wait_s)
+            if not is_over():
+                self._freed.wait(wait_s)
+
+    def wake(self) -> None:
+        """Let those who wait see what else happened: for some of them it may be over."""
+        with self._news:
+            self._news.notify_all()
+            self._freed.notify_all()
 
     def forget(self, edition: int) -> None:
         """Begin anew, because what `edition` of it holds is not what it should be."""
@@ -177,8 +198,7 @@ class SharedBlob:
                 self._claimed.clear()
                 self._begin()
                 self.found_bytes = 0
-            self._news.notify_all()
-            self._freed.notify_all()
+        self.wake()
 
     def recorded_bytes(self) -> int:
         """How many bytes of it are there, without opening it to write; 0 where there is no sound record."""
@@ -198,6 +218,10 @@ class SharedBlob:
                 with suppress(OSError):
                     os.close(descriptor)
         self._file = self._record = -1
+
+    def _there_up_to(self, position: int) -> int:
+        number = position // self.part_bytes
+        return number * self.part_bytes + self._there[number]
 
     def _begin(self) -> None:
         self.part_bytes = self.part_bytes_for(self.size_bytes)

@@ -1,7 +1,6 @@
 """The read side of the OCI distribution API: manifests, blobs and referrers."""
 
 import hashlib
-import ipaddress
 import json
 import re
 import threading
@@ -9,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from ....domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
 from ....domain.image_reference import ImageReference
 from ..web.client import Answer, WebClient, WebFailure
 from ..web.flight import Flight
 from ..web.patience import Patience, require_lasting
-from .credentials import ANONYMOUS, DockerLogins, Login
-from .tokens import Challenge, Tokens
+from .credentials import DockerLogins
+from .plain_hosts import may_be_plain
+from .tokens import Challenge, Entry, Tokens
 
 Result = TypeVar("Result")
 
@@ -33,7 +32,6 @@ _MANIFESTS = ", ".join(
 )
 _SHOWN_REASON = 200
 _REFUSAL_BYTES = 1 << 16
-_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +163,8 @@ class RegistryClient:
         origin = self._origin(self.host_of(reference), flight)
         url = f"{origin}/v2/{reference.repository}/{path}"
         authorization = self._tokens.kept(origin, reference.repository)
-        login = ANONYMOUS
-        for is_last in (False, True):
+        entry: Entry | None = None
+        while True:
             with self.web.get(url, flight, headers=headers, authorization=authorization) as answer:
                 if answer.status != 401:
                     require_lasting(answer, f"registry {reference.host}")
@@ -175,20 +173,15 @@ class RegistryClient:
                 challenge = Challenge.parse(answer.headers.get("www-authenticate", ""))
                 reason = _error_text(answer.read_all(_REFUSAL_BYTES))
             self._tokens.forget(origin, reference.repository)
+            if entry is not None:
+                told = f" ({reason})" if reason else ""
+                raise entry.refused(f"registry {reference.host} answers 401 to {entry.who}{told}")
             if challenge is None:
                 raise ArtifactUnavailable(uri, f"{reference.host} answers 401 and does not say what it wants")
-            if is_last:
-                raise ArtifactUnavailable(uri, self._refusal(reference, login, 401, reason))
             login = self.logins.of(reference)
             remedy = self.logins.remedy(reference, login)
-            authorization = self._tokens.obtain(
-                challenge, origin, reference.repository, login, flight, uri=uri, remedy=remedy
-            )
-
-    def _refusal(self, reference: ImageReference, login: Login, status: int, reason: str) -> str:
-        asked = "our login" if login else "an anonymous request"
-        said = f"registry {reference.host} answers {status} to {asked}" + (f" ({reason})" if reason else "")
-        return f"{said}; {self.logins.remedy(reference, login)}"
+            entry = Entry(challenge, origin, reference.repository, login, uri, remedy)
+            authorization = self._tokens.obtain(entry, flight)
 
     def _origin(self, host: str, flight: Flight) -> str:
         if host == _HUB_HOST:
@@ -228,20 +221,6 @@ class RegistryClient:
         said = f"{what}: the registry answers {answer.status}" + (f" ({reason})" if reason else "")
         hint = "; `docker login` on this node may help" if answer.status == 403 else ""
         raise ArtifactUnavailable(uri, said + hint)
-
-
-def may_be_plain(host: str) -> bool:
-    """Whether a registry may be asked without TLS: this machine, and private IPv4 addresses."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return ":" in host
-    if name.endswith((".localhost", ".local")):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or any(address in network for network in _PRIVATE)
 
 
 def _digest_of(content: bytes, like: str) -> str:

@@ -5,11 +5,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 from ....domain.errors import ArtifactUnavailable
-from ..web.client import WebClient, WebFailure, shown
+from ..web.client import Answer, WebClient, WebFailure, shown
 from ..web.flight import Flight
 from ..web.patience import Patience, require_lasting
 from .credentials import Login
@@ -17,6 +18,7 @@ from .credentials import Login
 _PARAMETER = re.compile(r'([A-Za-z_]+)="((?:[^"\\]|\\.)*)"|([A-Za-z_]+)=([^",\s]+)')
 _ANSWER_BYTES = 1 << 20
 _SHORTEST_S = 60.0  # how long a token lasts that does not say; by the distribution specification
+_LONGEST_S = 3600.0
 _EARLY_S = 10.0  # renewed before it ends, a request takes its time
 
 
@@ -45,6 +47,29 @@ class Challenge:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who wants to enter where: a registry's challenge for one of its repositories, and our login.
+
+    `uri` and `remedy` (what may help where we are refused) are for messages.
+    """
+
+    challenge: Challenge
+    origin: str
+    repository: str
+    login: Login
+    uri: str
+    remedy: str
+
+    @property
+    def who(self) -> str:
+        """Whose request it is, for messages."""
+        return "our login" if self.login else "an anonymous request"
+
+    def refused(self, reason: str) -> ArtifactUnavailable:
+        return ArtifactUnavailable(self.uri, f"{reason}; {self.remedy}")
+
+
 @dataclass
 class Tokens:
     """Buys tokens and keeps them as long as they last, by registry and repository."""
@@ -66,18 +91,8 @@ class Tokens:
         with self._lock:
             self._kept.pop((origin, repository), None)
 
-    def obtain(
-        self,
-        challenge: Challenge,
-        origin: str,
-        repository: str,
-        login: Login,
-        flight: Flight,
-        *,
-        uri: str,
-        remedy: str,
-    ) -> str:
-        """The `Authorization` that meets `challenge`; kept for the next request. `remedy` ends refusals.
+    def obtain(self, entry: Entry, flight: Flight) -> str:
+        """The `Authorization` that meets the challenge; kept for the next request.
 
         A login goes to a token server over plain http only where the registry itself is plain http.
 
@@ -85,56 +100,32 @@ class Tokens:
             ArtifactUnavailable: the login is refused, or missing.
             WebFailure: the token server does not answer.
         """
-        if challenge.scheme == "basic":
-            if not login.user:
-                raise ArtifactUnavailable(uri, f"registry {urlsplit(origin).netloc} wants a login; {remedy}")
-            value, lasts_s = login.basic, 3600.0
+        if entry.challenge.scheme == "basic":
+            if not entry.login.user:
+                raise entry.refused(f"registry {urlsplit(entry.origin).netloc} wants a login")
+            value, lasts_s = entry.login.basic, _LONGEST_S
         else:
-            value, lasts_s = self._buy(challenge, origin, repository, login, flight, uri, remedy)
+            value, lasts_s = self._buy(entry, flight)
         with self._lock:
-            self._kept[origin, repository] = (value, self.now_s() + lasts_s)
+            self._kept[entry.origin, entry.repository] = (value, self.now_s() + lasts_s)
         return value
 
-    def _buy(
-        self,
-        challenge: Challenge,
-        origin: str,
-        repository: str,
-        login: Login,
-        flight: Flight,
-        uri: str,
-        remedy: str,
-    ) -> tuple[str, float]:
-        realm = urlsplit(challenge.realm)
+    def _buy(self, entry: Entry, flight: Flight) -> tuple[str, float]:
+        where = shown(entry.challenge.realm)
+        realm = urlsplit(entry.challenge.realm)
         if realm.scheme not in {"http", "https"} or not realm.hostname:
-            raise ArtifactUnavailable(uri, f"the registry names no token server: realm={challenge.realm!r}")
-        if login and realm.scheme == "http" and origin.startswith("https:"):
-            reason = f"the registry wants the login sent in clear to {shown(challenge.realm)}; refused"
-            raise ArtifactUnavailable(uri, reason)
-        fields = {"service": challenge.service, "scope": challenge.scope or f"repository:{repository}:pull"}
+            reason = f"the registry names no token server: realm={entry.challenge.realm!r}"
+            raise ArtifactUnavailable(entry.uri, reason)
+        if entry.login and realm.scheme == "http" and entry.origin.startswith("https:"):
+            reason = f"the registry wants the login sent in clear to {where}; refused"
+            raise ArtifactUnavailable(entry.uri, reason)
 
         def ask() -> Mapping[str, object]:
-            if login.identity_token:
-                body = {**fields, "grant_type": "refresh_token", "refresh_token": login.identity_token}
-                request = self.web.get(
-                    challenge.realm,
-                    flight,
-                    method="POST",
-                    body=urlencode({**body, "client_id": "localai-worker"}).encode(),
-                    headers={"Content-Type": "application/x-www-form-urlencoded"},
-                )
-            else:
-                query = "&".join(part for part in (realm.query, urlencode(fields)) if part)
-                url = urlunsplit((realm.scheme, realm.netloc, realm.path, query, ""))
-                request = self.web.get(url, flight, authorization=login.basic if login.user else "")
-            with request as answer:
-                where = shown(challenge.realm)
+            with self._request(entry, realm, flight) as answer:
                 require_lasting(answer, f"token server {where}")
                 content = answer.read_all(_ANSWER_BYTES)
                 if answer.status != 200:
-                    asked = "our login" if login else "an anonymous request"
-                    reason = f"token server {where} answers {answer.status} to {asked}; {remedy}"
-                    raise ArtifactUnavailable(uri, reason)
+                    raise entry.refused(f"token server {where} answers {answer.status} to {entry.who}")
             try:
                 document = json.loads(content)
             except (ValueError, RecursionError) as error:
@@ -144,7 +135,24 @@ class Tokens:
         answer = self.patience.persist(ask, flight)
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not token or not token.isprintable():
-            raise ArtifactUnavailable(uri, f"token server {shown(challenge.realm)} gives no token")
+            raise ArtifactUnavailable(entry.uri, f"token server {where} gives no token")
         lasts_s = answer.get("expires_in")
-        lasts_s = float(lasts_s) if isinstance(lasts_s, int | float) else _SHORTEST_S
+        lasts_s = min(lasts_s, _LONGEST_S) if isinstance(lasts_s, int | float) else _SHORTEST_S
         return f"Bearer {token}", max(lasts_s, _SHORTEST_S) - _EARLY_S
+
+    def _request(self, entry: Entry, realm: SplitResult, flight: Flight) -> AbstractContextManager[Answer]:
+        challenge, login = entry.challenge, entry.login
+        scope = challenge.scope or f"repository:{entry.repository}:pull"
+        fields = {"service": challenge.service, "scope": scope}
+        if login.identity_token:
+            body = {**fields, "grant_type": "refresh_token", "refresh_token": login.identity_token}
+            return self.web.get(
+                challenge.realm,
+                flight,
+                method="POST",
+                body=urlencode({**body, "client_id": "localai-worker"}).encode(),
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+            )
+        query = "&".join(part for part in (realm.query, urlencode(fields)) if part)
+        url = urlunsplit((realm.scheme, realm.netloc, realm.path, query, ""))
+        return self.web.get(url, flight, authorization=login.basic if login.user else "")

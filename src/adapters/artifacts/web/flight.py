@@ -35,6 +35,10 @@ class Flight:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: list[Cuttable] = field(default_factory=list)
 
+    def is_over(self) -> bool:
+        """Whether everybody should end."""
+        return self._over.is_set()
+
     def check(self) -> None:
         """Raise FetchCut when it is over."""
         if self._over.is_set():

@@ -1,4 +1,4 @@
-"""Settings that this installation cannot honour: silence would be a false promise."""
+"""Signatures that are wanted where nothing can verify them: silence would be a false promise."""
 
 from importlib.util import find_spec
 
@@ -10,7 +10,7 @@ def can_verify() -> bool:
     return find_spec("sigstore") is not None
 
 
-def cannot_honour(settings: Settings, *, can_verify: bool) -> list[str]:
+def signature_warnings(settings: Settings, *, can_verify: bool) -> list[str]:
     """A warning for each."""
     policies = [each.name for each in settings.backend_galleries if each.verification is not None]
     if can_verify or not (policies or settings.require_backend_integrity):

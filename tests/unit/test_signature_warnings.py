@@ -1,9 +1,9 @@
-"""Settings that an installation cannot honour are told, not passed over in silence."""
+"""Signatures that nobody here can verify are told about, not passed over in silence."""
 
 import pytest
 
-from localai_worker.app.not_yet import can_verify, cannot_honour
-from tests.memory_worker import memory_settings
+from localai_worker.app.signature_warnings import can_verify, signature_warnings
+from localai_worker.app.testing import memory_settings
 
 SIGNED = '[{"name":"site","url":"https://h/x","verification":{"issuer":"i","identity":"x"}}]'
 
@@ -17,14 +17,14 @@ SIGNED = '[{"name":"site","url":"https://h/x","verification":{"issuer":"i","iden
 )
 def test_signatures_that_nothing_can_verify_are_warned_about(variables: dict[str, str], who: str) -> None:
     settings = memory_settings(**variables)
-    (warning,) = cannot_honour(settings, can_verify=False)
+    (warning,) = signature_warnings(settings, can_verify=False)
     assert warning.startswith(who)
     assert "localai-worker[verify]" in warning
-    assert cannot_honour(settings, can_verify=True) == []
+    assert signature_warnings(settings, can_verify=True) == []
 
 
 def test_an_ordinary_worker_hears_nothing() -> None:
-    assert cannot_honour(memory_settings(), can_verify=False) == []
+    assert signature_warnings(memory_settings(), can_verify=False) == []
 
 
 def test_the_library_is_found_where_it_is_installed() -> None:
