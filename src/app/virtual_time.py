@@ -119,10 +119,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._ready.append(step)  # type: ignore[attr-defined]
         return step
 
-    def _call_soon(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
-    ) -> _Step:  # what `call_soon_threadsafe` goes through
-        return self.call_soon(callback, *args, context=context)
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Step:
+        return self.call_soon(
+            callback, *args, context=context
+        )  # the loop never sleeps, so it needs no waking
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None

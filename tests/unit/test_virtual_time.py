@@ -74,10 +74,13 @@ def test_cancellation_reaches_tasks_and_scopes_in_the_same_order_in_every_proces
 
 
 def test_anyio_is_as_it_was_afterwards() -> None:
+    async def waits() -> None:
+        await anyio.Event().wait()
+
     before = anyio_asyncio.CancelScope, anyio_eventloop.current_async_library
     run_in_virtual_time(hours)
     with pytest.raises(RuntimeError, match="would hang for ever"):
-        run_in_virtual_time(anyio.sleep_forever)
+        run_in_virtual_time(waits)
     assert (anyio_asyncio.CancelScope, anyio_eventloop.current_async_library) == before
 
 
