@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,16 @@ class AssemblyLine:
     _base: Settings = field(default_factory=_settings)
     _container: Container = field(init=False)
     _parts: MemoryParts = field(init=False)
+    _singletons: tuple[Any, ...] = field(init=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self._container = Container(settings=self._base, environment=_ENVIRONMENT)
         self._parts = in_memory(self._container)
+        found = chain.from_iterable(
+            each.traverse(types=[providers.BaseSingleton]) for each in (self._container, self._parts)
+        )
+        self._singletons = tuple(dict.fromkeys(found))  # found once: it takes longer than to make them
 
     async def begin(
         self, host: Host, number: int, watch: Callable[[Life], Watch], killed: Callable[[], None]
@@ -103,8 +109,8 @@ class AssemblyLine:
     def _made_for(self, host: Host, fence: Fence, bus: InMemoryMessageBus) -> Iterator[None]:
         """The container with everything around it replaced by what `host` has."""
         container, parts = self._container, self._parts
-        container.reset_singletons()
-        parts.reset_singletons()
+        for provider in self._singletons:
+            provider.reset()
         filesystem = fence.guard(host.filesystem, "filesystem")
         base = {"machine": host.machine, "filesystem": filesystem}
         own: dict[str, Any] = {

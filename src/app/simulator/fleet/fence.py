@@ -90,8 +90,8 @@ class Fence:
         self.down = self._armed = True
 
     def guard(self, port: Port, role: str) -> Port:
-        """`port` as the worker sees it."""
-        return cast(Port, _Guarded(port, role, self))
+        """`port` as the worker sees it; one that is behind a fence already stays as it is."""
+        return port if isinstance(port, _Guarded) else cast(Port, _Guarded(port, role, self))
 
     def cross(self) -> None:
         """Pass, if the worker lives; where it is to die here, it does."""
@@ -115,13 +115,16 @@ class Fence:
     def asynchronous(self, role: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, a coroutine function, behind the fence."""
 
-        async def quiet(*args: Any, **options: Any) -> Any:
-            if self._armed:
-                self.cross()
+        async def armed(*args: Any, **options: Any) -> Any:
+            self.cross()
             result = await method(*args, **options)
-            if self._armed:
-                self.cross()
+            self.cross()
             return result
+
+        def quiet(*args: Any, **options: Any) -> Any:
+            # Most calls of a fleet come through here. One that the kill overtakes returns to code whose next
+            # call is stopped.
+            return armed(*args, **options) if self._armed else method(*args, **options)
 
         async def watched(*args: Any, **options: Any) -> Any:
             if self._armed:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import anyio
@@ -80,17 +80,22 @@ class HostFrontendClient(InMemoryFrontendClient):
     host: "Host | None" = None
 
     async def register(self, request: Any) -> Any:
-        await self._pass()
+        if self._is_cut:
+            await self._fail()
         return await super().register(request)
 
     async def heartbeat(self, node_id: Any, beat: Any) -> None:
-        await self._pass()
+        if self._is_cut:
+            await self._fail()
         await super().heartbeat(node_id, beat)
 
-    async def _pass(self) -> None:
-        if self.host is not None and self.host.frontend_cut:
-            await checkpoint()
-            raise FrontendUnavailable("memory", "the network to the frontend is cut")
+    @property
+    def _is_cut(self) -> bool:
+        return self.host is not None and self.host.frontend_cut
+
+    async def _fail(self) -> NoReturn:
+        await checkpoint()
+        raise FrontendUnavailable("memory", "the network to the frontend is cut")
 
 
 class _Programs(UserDict[str, FakeProgram]):

@@ -87,8 +87,7 @@ class _Simulation:
                 tasks.start_soon(self._inspect, fleet)
                 tasks.start_soon(self._sample, fleet)
                 await anyio.sleep_until(min(60.0, case.end_s))
-                gc.collect()
-                gc.freeze()
+                gc.freeze()  # without a collection: it takes long, and little is garbage yet
                 gc.enable()
                 await anyio.sleep_until(case.end_s)
                 self._sample_now(fleet)
