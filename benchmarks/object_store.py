@@ -26,11 +26,13 @@ from benchmarks.harness import Report
 from benchmarks.slow_network import slow_network
 from localai_worker.adapters.filesystem.local import LocalFileSystem
 from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
+from localai_worker.adapters.processes.open_files import LocalOpenFiles
 from localai_worker.adapters.s3.client import Bucket, LazyClient
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.system_clock import SystemClock
 from localai_worker.app.simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, s3_server
 from localai_worker.domain.cache_directory import CacheDirectory
+from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.object_cache import ObjectCache
 from localai_worker.domain.store_health import StoreHealth
@@ -49,13 +51,16 @@ class Bench:
     port: int
 
     def bucket(self, port: int) -> Bucket:
-        return Bucket(f"http://127.0.0.1:{port}", BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
+        # The server hashes all that it has not seen before it answers for the first time.
+        keys = ("us-east-1", ACCESS_KEY, SECRET_KEY)
+        return Bucket(f"http://127.0.0.1:{port}", BUCKET, *keys, read_s=300.0)
 
     def cache(self, store: S3ObjectStore) -> ObjectCache:
         files, ranged = LocalFileSystem(), LocalRangedFiles()
         records = CacheRecords(files, self.directory / "state")
         directory = CacheDirectory(files, records, SystemClock(), self.directory / "cache")
-        return ObjectCache(store, ranged, directory, StoreHealth(store))
+        janitor = CacheJanitor(directory, lambda: (), LocalOpenFiles())
+        return ObjectCache(store, ranged, directory, janitor, StoreHealth(store))
 
     async def ours(self, port: int, *keys: str) -> float:
         """Seconds to ensure all `keys` with an empty cache; what the disk does afterwards is waited for."""
@@ -221,6 +226,8 @@ async def _repeated(report: Report, bench: Bench, size_bytes: int) -> None:
     cache = bench.cache(store)
     requests: list[str] = []
     async with cache.running():
+        with (bench.directory / "cache" / "huge").open("wb") as file:  # a hole, as the object is
+            file.truncate(size_bytes)
         await cache.ensure("huge")
         _count_requests(store, requests)
         started_s = time.perf_counter()

@@ -18,11 +18,12 @@ COLUMNS = ("row", "what it says", "seed", "newer", "tests", "ours")
 STATES = {"fault", "right", "absent"}
 
 # The last row of each part of the sheets that the page tells whole: galleries, installing, listing, deleting,
-# what upstream mended and what it did not, model galleries and prefetch.
+# what upstream mended and what it did not, model galleries and prefetch, object storage.
 _WHOLE_PARTS = (
     "G-1.1.12 G-1.2.18 G-1.3.13 G-1.4.8 G-1.5.15 G-1.6.16 G-2.1.10 G-2.2.16 G-2.3.13 G-2.4.8 G-2.5.7 G-2.6.16"
     " G-2.7.7 G-2.8.1 G-3.1.11 G-3.2.3 G-3.3.3 G-3.4.6 G-3.5.4 G-F23 G-W33"
     " M-1.8 M-2.9 M-2.1.4 M-3.9 M-4.1.5 M-4.2.9 M-4.3.8 M-5.3 M-6.7 M-7.5"
+    " S-1.1.7 S-1.2.11 S-1.3.10 S-1.4.4 S-1.5.12"
 )
 
 # A sheet's letter and: a row of one of its numbered tables; or section and row, counted from the top of the

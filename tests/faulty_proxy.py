@@ -24,18 +24,35 @@ class FaultyProxy:
     cuts: deque[int] = field(default_factory=deque)
     stalls: deque[int] = field(default_factory=deque)
     replace: tuple[bytes, bytes] | None = None
+    upload_cuts: deque[int] = field(default_factory=deque)
+    upload_limit: int | None = None
+    upload_stall: int | None = None
+    refusing: bool = False
     bytes_per_s: float = 0.0
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
     stalled: threading.Event = field(default_factory=threading.Event)
     _closing: threading.Event = field(default_factory=threading.Event)
+    _released: threading.Event = field(default_factory=threading.Event)
+    _resumed: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def resume(self) -> None:
+        """Let through what the client sends, from now on and what waited."""
+        self.upload_stall = None
+        self._resumed.set()
+
+    def release(self) -> None:
+        """Cut the connections that have fallen silent."""
+        self._released.set()
+
     def close(self) -> None:
         self._closing.set()
+        self._released.set()
+        self._resumed.set()
 
     def serve(self, listener: socket.socket) -> None:
         while not self._closing.is_set():
@@ -43,6 +60,9 @@ class FaultyProxy:
                 client, _ = listener.accept()
             except OSError:
                 return
+            if self.refusing:
+                client.close()
+                continue
             self.connections += 1
             threading.Thread(target=self._join, args=(client,), daemon=True).start()
 
@@ -63,7 +83,8 @@ class FaultyProxy:
                     if stall is not None and sent + len(block) > stall:
                         client.sendall(block[: stall - sent])
                         self.stalled.set()
-                        self._closing.wait(60)
+                        self._released.wait(60)
+                        client.shutdown(socket.SHUT_RDWR)
                         return
                     client.sendall(block)
                     sent += len(block)
@@ -72,9 +93,18 @@ class FaultyProxy:
                 client.shutdown(socket.SHUT_RDWR)
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        sent, cut = 0, self.upload_cuts.popleft() if self.upload_cuts else None
         with suppress(OSError):
             while block := client.recv(BLOCK_BYTES):
                 self.requests.append(block)
+                sent += len(block)
+                limits = (limit for limit in (cut, self.upload_limit) if limit is not None)
+                if self.refusing or sent > min(limits, default=sent):
+                    client.shutdown(socket.SHUT_RDWR)
+                    break
+                if self.upload_stall is not None and sent > self.upload_stall:
+                    self.stalled.set()
+                    self._resumed.wait(60)
                 server.sendall(block)
         with suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)

@@ -113,13 +113,13 @@ def build_storage(
     root = settings.models_path.parent / "cache"
     health = StoreHealth(store)
     directory = CacheDirectory(filesystem, CacheRecords(filesystem, settings.state_path), clock, root)
-    cache = ObjectCache(store, ranged, directory, health, verify=settings.storage_verify)
     janitor = CacheJanitor(
         directory,
         running_models=lambda: {replica.key.model for replica in supervisor.replicas},
         open_files=open_files,
         budget=parse_vram_budget(settings.storage_cache_limit),
     )
+    cache = ObjectCache(store, ranged, directory, janitor, health, verify=settings.storage_verify)
     staging = StageFiles(store, filesystem, ranged, health, roots, root)
     return Storage(FileCommands(cache, staging), cache, health, janitor)
 

@@ -11,7 +11,7 @@ import anyio
 from .committed_snapshots import CommittedSnapshots, content_of
 from .disk_room import DiskRoom
 from .download_file import DownloadFile, WantedFile
-from .errors import FileUnwritable, WorkerError
+from .errors import DownloadRefused, FileUnwritable, WorkerError
 from .file_names import is_partial_directory_name
 from .first_error import first_error
 from .git_blob import git_blob
@@ -24,6 +24,11 @@ from .snapshot_spec import SnapshotSpec
 
 log = logging.getLogger(__name__)
 
+# A gated repository tells its files to anybody, and gives them to none. By whether a token was shown.
+_GATED = {
+    False: "a gated repository wants a token: set HF_TOKEN, and source.token_env: HF_TOKEN in its entry",
+    True: "does the token in HF_TOKEN open this repository?",
+}
 _UPSTREAMS_PARTS = ".downloads"  # where an upstream writer keeps what it has of files
 
 
@@ -119,7 +124,10 @@ class BuildSnapshot:
             for file in waiting:
                 wanted = _wanted(spec, file, token)
                 place = self._place(content / file.path)
-                hashes[file.path] = await download.fetch_wanted(wanted, place)
+                try:
+                    hashes[file.path] = await download.fetch_wanted(wanted, place)
+                except DownloadRefused as error:
+                    raise DownloadRefused(error.uri, f"{error.reason}; {_GATED[bool(token)]}") from error
                 log.debug("file of a snapshot is there: repository=%s path=%s", spec.repository, file.path)
 
         try:

@@ -1,6 +1,7 @@
 """Keeps the object cache in bounds: what nobody asks for again goes, and the least used beyond a limit."""
 
 import logging
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -25,6 +26,7 @@ UNFINISHED_S = 24 * 3600.0  # what is left of a download that nobody went on wit
 SPARE_SHARE = 0.05  # of the disk; a newer frontend chooses no node with less (or 1 GiB)
 SPARE_BYTES = 2**30
 REST_S = 3600.0  # a model file just asked for is about to be opened
+ROOM_REST_S = 600.0  # the same where a file has no room otherwise: as long as the frontend waits for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class CacheJanitor:
     running_models: Callable[[], Collection[str]]
     open_files: OpenFiles
     budget: VramBudget = field(default_factory=VramBudget)
+    _one_at_a_time: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def sweep_forever(self) -> None:
         """Sweep now and every quarter of an hour."""
@@ -61,14 +64,62 @@ class CacheJanitor:
 
     async def sweep(self) -> None:
         """Remove what may go; what cannot be removed is told and tried again next time."""
+        async with self._one_at_a_time:
+            await self._sweep()
+
+    async def make_room(self, needed_bytes: int) -> bool:
+        """Have `needed_bytes` of the disk free; False when that cannot be: then nothing goes in vain.
+
+        What has outlived its time goes first, then what was not wanted for the longest; never what is in use,
+        or was asked for in the last ten minutes.
+        """
+        async with self._one_at_a_time:
+            free_bytes = await self._free_bytes()
+            if free_bytes >= needed_bytes:
+                return True
+            doomed = await self._removable()
+            if free_bytes + sum(file.size_bytes for file in doomed) < needed_bytes:
+                return False
+            for file in doomed:
+                if free_bytes < needed_bytes and await self._remove(file):
+                    free_bytes = await self._free_bytes()
+            return free_bytes >= needed_bytes
+
+    async def _removable(self) -> list[CachedFile]:
+        """What may go when room is needed, in the order in which it goes."""
+        try:
+            files = await self._files()
+        except WorkerError as error:
+            log.warning("the object cache cannot be searched for what may go: %s", error)
+            return []
+        now_s = self.directory.now_s()
+        outlived, rest = self._sorted_out(files, now_s)
+        rested = [
+            file
+            for file in rest
+            if (file.is_object or self._is_abandoned(file)) and now_s - file.used_s > ROOM_REST_S
+        ]
+        idle = await self._idle(outlived + rested)
+        return [file for file in idle if file.name not in self.directory.busy]
+
+    def _is_abandoned(self, file: CachedFile) -> bool:
+        """Whether it is what came of a download, and none that runs now may go on with it."""
+        beside = file.name.parent
+        return is_private_name(file.name.name) and all(busy.parent != beside for busy in self.directory.busy)
+
+    async def _free_bytes(self) -> int:
+        """What the disk has left; without bound where nobody can tell."""
+        space = await self.directory.filesystem.space(self.directory.root)
+        return sys.maxsize if space is None else space.available_bytes
+
+    async def _sweep(self) -> None:
         try:
             files = await self._files()
         except WorkerError as error:
             log.warning("the object cache cannot be swept: %s", error)
             return
         now_s = self.directory.now_s()
-        outlived = [file for file in files if self._is_outlived(file, now_s)]
-        rest = [file for file in files if file not in set(outlived)]
+        outlived, rest = self._sorted_out(files, now_s)
         for file in await self._idle(outlived):
             await self._remove(file)
         gone = {str(file.name) for file in files}
@@ -87,6 +138,14 @@ class CacheJanitor:
         lacking_bytes = max(0, spare_bytes - space.available_bytes)
         return min(self.budget.ceiling_bytes(space.total_bytes), max(0, held_bytes - lacking_bytes))
 
+    def _sorted_out(self, files: list[CachedFile], now_s: float) -> tuple[list[CachedFile], list[CachedFile]]:
+        """What has outlived its time, and the rest; each by when it was last wanted."""
+        outlived: list[CachedFile] = []
+        rest: list[CachedFile] = []
+        for file in sorted(files, key=lambda file: (file.used_s, str(file.name))):
+            (outlived if self._is_outlived(file, now_s) else rest).append(file)
+        return outlived, rest
+
     def _is_outlived(self, file: CachedFile, now_s: float) -> bool:
         age_s = now_s - file.used_s
         if is_private_name(file.name.name):
@@ -98,7 +157,7 @@ class CacheJanitor:
     async def _keep_within(self, limit_bytes: int, files: list[CachedFile], now_s: float) -> None:
         held_bytes = sum(file.size_bytes for file in files)
         rested = [file for file in files if file.is_object and now_s - file.used_s > REST_S]
-        for file in await self._idle(sorted(rested, key=lambda file: (file.used_s, str(file.name)))):
+        for file in await self._idle(rested):
             if held_bytes <= limit_bytes:
                 return
             if await self._remove(file):

@@ -7,6 +7,7 @@ from functools import partial
 
 import anyio
 
+from .cache_janitor import CacheJanitor
 from .errors import FileUnwritable, NoSpace
 from .first_error import first_error
 from .object_checks import Check, ObjectDamaged, find_check
@@ -18,13 +19,15 @@ from .store_errors import ObjectChanged, ObjectInvalid
 log = logging.getLogger(__name__)
 
 SMALL_BYTES = 4 * 1024 * 1024  # up to here each visit to another thread costs more than what it saves
+SLACK_BYTES = 64 * 1024  # what a large file takes besides its content while it is assembled
 
 
 @dataclass
 class Progress:
-    """How far a fetch is, for those who wait."""
+    """How far a fetch is, for those who wait. `needed_bytes`: what the file takes of the disk meanwhile."""
 
     target: AssembledFile | None = None
+    needed_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -48,11 +51,15 @@ class Fetched:
 
 @dataclass
 class FetchObject:
-    """Fetches objects of `store`. `verify`: compare what came with the hash that metadata or ETag tell."""
+    """Fetches objects of `store`, and has `janitor` make room where there is none.
+
+    `verify`: compare what came with the hash that metadata or ETag tell.
+    """
 
     store: ObjectStore
     filesystem: FileSystem
     ranged: RangedFiles
+    janitor: CacheJanitor
     verify: bool = True
 
     async def fetch(
@@ -67,6 +74,30 @@ class FetchObject:
             StoreUnavailable, StoreRefused: the store does not give it.
             NoSpace, FileUnwritable: it does not fit here.
         """
+        try:
+            return await self._fetch(key, place, known, progress)
+        except NoSpace as full:
+            if not await self.janitor.make_room(progress.needed_bytes):
+                raise await self._no_space(place, progress.needed_bytes, full) from full
+        try:
+            return await self._fetch(key, place, known, progress)
+        except NoSpace as full:
+            raise await self._no_space(place, progress.needed_bytes, full) from full
+
+    async def _no_space(self, place: RootedPath, needed_bytes: int, full: NoSpace) -> NoSpace:
+        """`full` with figures, where those are the reason: it may as well be a quota, or the inodes."""
+        space = await self.filesystem.space(place.path)
+        if space is None or space.available_bytes >= needed_bytes:
+            return full
+        reason = (
+            f"{needed_bytes} bytes needed, {space.available_bytes} free, and the rest of the cache is in use"
+            " or was asked for a moment ago; delete models or give the cache a larger disk, then ask again"
+        )
+        return NoSpace(place.path, reason)
+
+    async def _fetch(
+        self, key: StagingKey, place: RootedPath, known: ObjectInfo | None, progress: Progress
+    ) -> Fetched:
         stored = await self.store.open(key, known)
         try:
             return await self._receive(key, place, stored, progress)
@@ -80,6 +111,7 @@ class FetchObject:
         info, operation = stored.info, f"getting object {key}"
         if info.size_bytes < 0:
             raise ObjectInvalid(operation, "the store does not say how large it is")
+        progress.needed_bytes = info.size_bytes + (SLACK_BYTES if info.size_bytes > SMALL_BYTES else 0)
         check = await find_check(self.store, key, info) if self.verify else None
         if stored.whole is not None:
             approve = partial(_approve, check=check, operation=operation)
@@ -98,12 +130,12 @@ class FetchObject:
         return Fetched(target, info, stat)
 
     async def _target(self, key: StagingKey, place: RootedPath, info: ObjectInfo) -> AssembledFile:
-        version = f"{info.version} {key}"
-        if info.size_bytes > SMALL_BYTES and await self.ranged.kept(place) != version:
+        # What was kept of another version goes as the file is begun: the room it takes is not lacking.
+        if info.size_bytes > SMALL_BYTES and await self.ranged.kept(place) is None:
             space = await self.filesystem.space(place.path)
             if space is not None and info.size_bytes > space.available_bytes:
-                need = f"{info.size_bytes} bytes needed, {space.available_bytes} available"
-                raise NoSpace(place.path, f"{need}; free some and try again")
+                raise NoSpace(place.path, "the disk is full")
+        version = f"{info.version} {key}"
         return await self.ranged.assemble(place, version=version, size_bytes=info.size_bytes)
 
 

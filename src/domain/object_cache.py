@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from .cache_directory import CacheDirectory
+from .cache_janitor import CacheJanitor
 from .cache_keys import cache_place
 from .errors import WorkerError
 from .fetch_object import FetchObject, Progress
@@ -73,6 +74,7 @@ class ObjectCache:
     store: ObjectStore
     ranged: RangedFiles
     directory: CacheDirectory
+    janitor: CacheJanitor
     health: StoreHealth
     verify: bool = True
     _fetches: dict[Path, _Fetch] = field(default_factory=dict)
@@ -81,7 +83,8 @@ class ObjectCache:
 
     def __post_init__(self) -> None:
         self._settling = SettleFiles(self.directory.records)
-        fetching = FetchObject(self.store, self.directory.filesystem, self.ranged, self.verify)
+        filesystem = self.directory.filesystem
+        fetching = FetchObject(self.store, filesystem, self.ranged, self.janitor, self.verify)
         self._refreshing = RefreshObject(self.store, self.ranged, self.directory, fetching, self._settling)
 
     @asynccontextmanager

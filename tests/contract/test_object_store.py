@@ -158,6 +158,7 @@ async def test_an_object_replaced_before_it_is_read_is_not_mixed_up(case: Case) 
 
 
 async def test_what_is_absent_is_missing_and_deleting_it_is_fine(case: Case) -> None:
+    """S-1.2.9, S-1.3.5"""
     for ask in (case.store.head, case.store.open):
         with pytest.raises(ObjectMissing, match="no such object"):
             await ask(case.key("absent"))
@@ -174,6 +175,7 @@ async def test_what_is_absent_is_missing_and_deleting_it_is_fine(case: Case) -> 
 
 
 async def test_keys_are_listed_by_prefix_in_order(case: Case) -> None:
+    """S-1.3.6"""
     for rest in ("b/two", "a", "b/one", "c"):
         await case.put(rest, b"x")
     assert await case.store.list_keys(case.prefix) == tuple(map(case.key, ("a", "b/one", "b/two", "c")))

@@ -52,10 +52,12 @@ class Node:
     async def live(self, limit_bytes: int | None = None) -> AsyncIterator[tuple[ObjectCache, CacheJanitor]]:
         records = CacheRecords(self.disk, Path("/node/state"))
         directory = CacheDirectory(self.disk, records, self.clock, ROOT)
-        cache = ObjectCache(self.store, InMemoryRangedFiles(self.disk), directory, StoreHealth(self.store))
         budget = VramBudget(size_bytes=limit_bytes)
+        janitor = CacheJanitor(directory, lambda: self.running, self.opened, budget)
+        ranged = InMemoryRangedFiles(self.disk)
+        cache = ObjectCache(self.store, ranged, directory, janitor, StoreHealth(self.store))
         async with cache.running():
-            yield cache, CacheJanitor(directory, lambda: self.running, self.opened, budget)
+            yield cache, janitor
 
     def put(self, name: str, size_bytes: int = 1) -> None:
         self.disk.put(ROOT / name, b"x" * size_bytes)

@@ -37,6 +37,7 @@ def store_of(node: MemoryNode) -> InMemoryObjectStore:
 
 
 async def test_without_an_object_store_nobody_listens() -> None:
+    """S-1.2.1, S-1.2.2: a frontend with an object store fails at a worker without."""
     async with memory_node() as node:
         with pytest.raises(NoResponders):
             await node.bus.request(node.subjects.files_temp, EMPTY_REQUEST, timeout_s=5)
@@ -54,6 +55,7 @@ async def test_ensure_brings_the_object_as_it_is_now() -> None:
 
 
 async def test_temp_stage_and_listdir() -> None:
+    """S-1.4.2, S-1.4.3, S-1.4.4: whatever `files.temp` is sent, it is not read."""
     async with memory_node(**S3) as node:
         reply = await node.bus.request(node.subjects.files_temp, b"", timeout_s=5)
         path = FilesTempReply.from_wire(reply).local_path
@@ -85,6 +87,7 @@ async def test_temp_stage_and_listdir() -> None:
     ],
 )
 async def test_bad_requests_get_the_words_of_upstream(subject: str, payload: bytes, error: str) -> None:
+    """S-1.4.1, S-1.4.2, S-1.4.4"""
     async with memory_node(**S3) as node:
         name = getattr(node.subjects, f"files_{subject}")
         reply = json.loads(await node.bus.request(name, payload, timeout_s=5))
@@ -92,6 +95,7 @@ async def test_bad_requests_get_the_words_of_upstream(subject: str, payload: byt
 
 
 async def test_an_empty_list_is_null() -> None:
+    """S-1.4.4"""
     async with memory_node(**S3) as node:
         node.parts.filesystem().put(Path("/node/data/job/.x.1.incoming"), b"")
         reply = await node.bus.request(node.subjects.files_listdir, b'{"key_prefix":"data/job"}', timeout_s=5)

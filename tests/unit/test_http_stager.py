@@ -106,6 +106,7 @@ async def test_a_file_arrives_whole_and_its_path_comes_back(worker: Stage) -> No
 
 
 async def test_a_file_the_worker_has_already_is_not_sent_again(worker: Stage) -> None:
+    """S-1.5.1"""
     first = await worker.stager.ensure(worker.source(), KEY)
     worker.requests.seen.clear()
     assert await worker.stager.ensure(worker.source(), KEY) == first
@@ -138,7 +139,7 @@ async def test_an_empty_file_goes_without_length_and_range(worker: Stage) -> Non
     ],
 )
 async def test_keys_arrive_as_a_go_frontend_sends_them(worker: Stage, key: str, stored: str) -> None:
-    """S-K20: spaces are encoded, a percent sign must be one, `#` and `?` cut the key."""
+    """S-K20, S-1.5.12: spaces are encoded, a percent sign must be one, `#` and `?` cut the key."""
     assert await worker.stager.ensure(worker.source(), key) == str(worker.root / stored)
     assert (worker.root / stored).read_bytes() == CONTENT
 
@@ -164,6 +165,7 @@ async def test_a_refusal_is_final_and_tells_the_workers_words(worker: Stage) -> 
 
 
 async def test_a_wrong_token_is_refused(worker: Stage) -> None:
+    """S-1.5.11"""
     stranger = HttpStager(worker.address, "nope")
     with pytest.raises(StagingFailed, match="401"):
         await stranger.ensure(worker.source(), KEY)
@@ -203,6 +205,7 @@ async def test_a_source_that_shrinks_while_it_is_sent_is_an_error_and_stores_not
 
 
 async def test_a_result_is_fetched_from_the_temporary_file_made_for_it(worker: Stage, tmp_path: Path) -> None:
+    """S-1.5.6, S-1.5.8"""
     remote = Path(await worker.stager.alloc_temp())
     assert remote.parent == tmp_path / "staging"
     remote.write_bytes(b"an image")
@@ -228,6 +231,7 @@ async def test_a_fetch_into_nowhere_is_an_error(worker: Stage, tmp_path: Path) -
 
 
 async def test_a_directory_is_listed_and_a_missing_one_is_an_error(worker: Stage) -> None:
+    """S-1.5.9"""
     for name in ("b/c.json", "a.gguf"):
         await worker.stager.ensure(worker.source(), f"models/exported/{name}")
     assert await worker.stager.list_dir("models/exported") == ("a.gguf", "b/c.json")
@@ -256,6 +260,7 @@ async def test_an_empty_directory_may_be_null(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"local_path":7}', b'{"local_path":""}', b"<html>"])
 async def test_a_success_without_a_path_is_a_failure(tmp_path: Path, content: bytes) -> None:
+    """S-1.5.2"""
     async with staging(await _answers(Response(content)), tmp_path) as stage:
         with pytest.raises(StagingFailed):
             await stage.stager.ensure(stage.source(), KEY)
@@ -263,6 +268,7 @@ async def test_a_success_without_a_path_is_a_failure(tmp_path: Path, content: by
 
 @pytest.mark.parametrize("status", [201, 204, 301, 400, 409, 500, 503])
 async def test_any_status_but_200_is_final(tmp_path: Path, generation: Generation, status: int) -> None:
+    """S-1.5.2"""
     async with staging(await _answers(Response(status_code=status)), tmp_path, generation) as stage:
         with pytest.raises(StagingFailed, match=f"answers {status}"):
             await stage.stager.ensure(stage.source(), KEY)
@@ -284,6 +290,7 @@ async def test_whatever_a_probe_answers_the_file_is_sent(
 
 
 async def test_only_a_newer_frontend_goes_on_after_308_or_416(tmp_path: Path) -> None:
+    """S-1.5.2"""
     for status in (308, 416):
         async with staging(await _answers(Response(status_code=status)), tmp_path, "seed") as stage:
             with pytest.raises(StagingFailed):
@@ -413,6 +420,7 @@ async def test_a_connection_that_breaks_is_tried_again_without_another_probe(tmp
 async def test_it_gives_up_after_as_many_attempts_as_it_has_waits_and_one(
     tmp_path: Path, generation: Generation
 ) -> None:
+    """S-1.5.3, S-1.5.5: four attempts of a seed frontend; no setting changes that here."""
     source = tmp_path / "x"
     source.write_bytes(b"0123456789")
     async with _hanging_up(100, REPLY) as (address, heads):

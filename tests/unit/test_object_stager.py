@@ -26,7 +26,7 @@ async def staged() -> AsyncIterator[tuple[MemoryNode, InMemoryObjectStore, Objec
 
 
 async def test_an_object_is_put_where_it_is_missing_and_never_compared(tmp_path: Path) -> None:
-    """S-K05: the frontend's half of the fault stays: it must be the store that changes."""
+    """S-K05, S-1.5.1, S-1.2.9: the frontend's half of the fault stays: it must be the store that changes."""
     source = tmp_path / "phi.gguf"
     source.write_bytes(b"one")
     async with staged() as (node, store, stager):
@@ -42,6 +42,7 @@ async def test_an_object_is_put_where_it_is_missing_and_never_compared(tmp_path:
 
 
 async def test_results_come_back_and_their_objects_go(tmp_path: Path) -> None:
+    """S-1.5.6, S-1.5.7, S-1.5.8, S-1.5.9, S-1.5.10: staged, read, deleted; by its path or by its key."""
     async with staged() as (node, store, stager):
         files = node.parts.filesystem()
         path = await stager.alloc_temp()

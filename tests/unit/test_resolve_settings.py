@@ -440,6 +440,7 @@ def test_folding_of_repeated_lines_is_decided_by_the_terminal_unless_it_is_set(
 
 
 def test_half_a_pair_of_storage_keys_is_warned_about_and_a_missing_bucket_is_the_frontends() -> None:
+    """S-1.2.5, S-1.2.6"""
     resolved = resolve({"LOCALAI_STORAGE_URL": "http://minio:9000/", "LOCALAI_STORAGE_ACCESS_KEY": "AKIA"})
     assert resolved.settings.storage_url == "http://minio:9000"
     assert resolved.settings.storage_bucket == "localai"

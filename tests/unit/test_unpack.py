@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import random
+import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Sequence
@@ -117,6 +118,11 @@ REFUSED: dict[str, bytes] = {
     "a name with a NUL": tar([entry("x", b"1", pax_headers={"path": "bad\0name"})]),
     "a name longer than file systems allow": tar([entry("n" * 256, b"1")]),
     "a name of a megabyte": tar([entry("a/" * 400_000 + "x", b"1")]),
+    "directories too deep to remove": tar([entry("d/" * 1500 + "x", b"1")]),
+    "directories too deep, one by one": tar([directory("/".join(["d"] * n)) for n in range(1, 300)]),
+    "directories too deep, through links": tar(
+        [entry("d/" * 200 + "x"), symlink("s", "d/" * 200), entry("s/" + "d/" * 200 + "x", b"1")]
+    ),
     "a path longer than the system allows": tar([entry(f"{DEEP}/x", b"1")]),
     "a stream that ends within a file": tar([entry("x", b"1" * 100_000)])[:50_000],
     "a stream that ends within a header": tar([entry("x"), entry("y")])[:700],
@@ -146,6 +152,7 @@ def test_a_hostile_or_broken_layer_is_refused_and_nothing_gets_out(arena: Arena,
         arena.unpack(layer)
     assert caught.value.uri == URI
     assert arena.nothing_got_out()
+    shutil.rmtree(arena.root)  # whatever it left can be removed
 
 
 # Odd, but legitimate in images: taken, and contained.
@@ -569,6 +576,24 @@ def test_copies_count_against_the_limits(arena: Arena) -> None:
         entries += [symlink(f"d{number}/{side}", f"../d{number - 1}") for side in ("a", "b")]
     with pytest.raises(ArtifactInvalid, match="unpacks to more than"):
         arena.unpack(tar(entries), limits=TreeLimits(total_bytes=200_000))
+
+
+LINKED_DIRECTORIES = {
+    "wide": [
+        directory("d0"),
+        *(symlink(f"d{n}/{side}", f"../d{n - 1}") for n in range(1, 40) for side in "ab"),
+    ],
+    "deep": [directory("d" + "/d" * 200), symlink("e/" * 200 + "link", "/d")],
+}
+
+
+@pytest.mark.parametrize("entries", LINKED_DIRECTORIES.values(), ids=LINKED_DIRECTORIES.keys())
+@pytest.mark.usefixtures("no_links")
+def test_copies_of_directories_end(arena: Arena, entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """G-F12, G-W6: without a byte in them they would take every inode, or be too deep to be removed."""
+    with pytest.raises(ArtifactInvalid, match="more than"):
+        arena.unpack(tar(entries), limits=TreeLimits(entries=500))
+    shutil.rmtree(arena.root)
 
 
 @pytest.mark.usefixtures("no_links")

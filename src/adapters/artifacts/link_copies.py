@@ -22,12 +22,13 @@ def is_refused(error: OSError) -> bool:
 class LinkCopies:
     """Symlinks below `root` that were refused; `settle` puts copies in their places, once all else is there.
 
-    `count` hears of every file that is copied, with its size, and may end it. A link that leads out of
-    `root`, or nowhere, has nothing to copy: it is left out, and told.
+    `count` hears of everything that is copied, with its size, and may end it; `make` makes a directory, by
+    path and name. A link that leads out of `root`, or nowhere, has nothing to copy: it is left out, and told.
     """
 
     root: Path
     count: Callable[[int], None]
+    make: Callable[[str, str], None]
     _refused: dict[Path, str] = field(default_factory=dict)
 
     def note(self, path: str, target: str) -> None:
@@ -66,7 +67,8 @@ class LinkCopies:
 
     def _copy(self, source: Path, path: Path) -> None:
         if source.is_dir():
-            path.mkdir()
+            self.count(0)
+            self.make(str(path), str(path.relative_to(self.root)))
             for name, child in _children(source):
                 self._copy(child, path / name)
             shutil.copystat(source, path)

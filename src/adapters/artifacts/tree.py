@@ -53,7 +53,7 @@ class TreeBuilder:
         self._allowance = Allowance(limits, uri, check_cancelled, room)
         self._claims = LayerClaims(self._root)
         self._places = TreePlaces(self._root, uri, made=self._claims.claim)
-        self._copies = LinkCopies(self.root, self._count_copy)
+        self._copies = LinkCopies(self.root, self._count_copy, self._places.make)
         self._times = DirectoryTimes(self._root)
 
     @property
@@ -73,7 +73,7 @@ class TreeBuilder:
             if path == self._root:
                 return
             try:
-                os.mkdir(path)
+                self._places.make(path, name)
             except FileExistsError:
                 if not is_directory(path):
                     self._remove(path)

@@ -11,6 +11,8 @@ _LINK_HOPS = 40  # as Linux's own limit for one path lookup
 _LONGEST_NAME = 4096  # PATH_MAX of Linux: no tool could have made a longer one
 _MODE = 0o755  # of directories that no entry describes
 _KNOWN_DIRECTORIES = 8192
+_DEEPEST = 256  # directories; removing a tree takes a call for each, and Python allows a thousand
+_TOO_DEEP = f"more than {_DEEPEST} directories deep, which no backend is"
 _NO_NAMES = frozenset({"", ".", ".."})
 
 
@@ -28,6 +30,7 @@ class TreePlaces:
         self.root = root
         self._uri = uri
         self._made = made
+        self._depth = root.count("/")
         self._known = {"": root}  # by the name in front of the last slash
 
     def find(self, name: str) -> str:
@@ -42,6 +45,17 @@ class TreePlaces:
         if parent is None or last in _NO_NAMES or "\0" in last:
             return self._find(name)
         return f"{parent}/{last}"
+
+    def make(self, directory: str, name: str) -> None:
+        """Create `directory`, the entry `name` or one on the way to it.
+
+        Raises:
+            ArtifactInvalid: it is too deep in the tree.
+            OSError: the file system refuses; FileExistsError where something is.
+        """
+        if directory.count("/") - self._depth > _DEEPEST:
+            raise self._invalid(name if len(name) < 200 else f"{name[:200]}...", _TOO_DEEP)
+        os.mkdir(directory)
 
     def forget(self) -> None:
         """Something on the way to what is known is no longer what it was."""
@@ -88,7 +102,7 @@ class TreePlaces:
         """The directory `part` of the directory `real`, made where nothing is."""
         candidate = f"{real}/{part}"
         try:
-            os.mkdir(candidate)
+            self.make(candidate, name)
         except FileExistsError:
             mode = os.lstat(candidate).st_mode
             if stat.S_ISDIR(mode):
