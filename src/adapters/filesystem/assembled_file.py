@@ -16,11 +16,10 @@ from ...domain.byte_spans import ByteSpan, ByteSpans
 from ...domain.errors import FileUnreadable, FileUnwritable
 from ...domain.ports.filesystem import FileKind, FileStat, RootedPath
 from ...domain.ports.ranged_files import Algorithm
-from . import assembly_note, beneath
+from . import assembly_note, beneath, directories
 from .assembly_note import NOTE_BYTES, Note
 from .failures import reading, writing
 from .hidden_file import open_hidden
-from .incoming import refuse_directory
 from .preallocate import take_room
 from .settling import Settler, Unsettled
 from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES
@@ -55,7 +54,7 @@ class LocalAssembledFile:
         with writing(self._target):
             self._directory, self._name = beneath.open_entry(place, create=True)
             try:
-                refuse_directory(self._name, self._directory)
+                directories.refuse_directory(self._name, self._directory)
                 self._temporary, self._file = open_hidden(self._name, self._directory)
                 try:
                     note = self._begin()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def sync_open_directory(descriptor: int) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # some network file systems know no such thing
             raise
+
+
+def refuse_directory(name: str, directory: int) -> None:
+    """Raise IsADirectoryError when `name` in the open `directory` is one."""
+    try:
+        status = os.stat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError("a directory stands in the way")

@@ -4,10 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
+from anyio import to_thread
 
 from ...domain.ports.filesystem import ByteSource
+from ..loop_threads import LoopThreads
 from .failures import writing
 
 # A hop to a thread takes some 50 us, hashing and writing 1 MiB some 900 us: larger gains nothing.
@@ -17,9 +17,8 @@ HASH_STEP_BYTES = 32 * BATCH_BYTES  # some 50 ms: how long a cancellation may wa
 # Of what an earlier attempt wrote, and nobody hashed since, this many times the bytes of each write are
 # hashed beside it: the hash has caught up long before the end, and the client never waits long for it.
 CATCH_UP = 4
-THREADS = 64  # that fill files from sources, which may pause: none of those that everything else waits for
-
-_limiter = RunVar[CapacityLimiter]("localai_worker_filling_threads")
+# Sources may pause: they hold none of the threads that everything else waits for.
+_threads = LoopThreads("filling files", 64)
 
 
 class HashingWriter:
@@ -62,7 +61,7 @@ class HashingWriter:
             await to_thread.run_sync(self.flush)
 
     async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
-        return await to_thread.run_sync(self._fill, source, most_bytes, limiter=_threads())
+        return await to_thread.run_sync(self._fill, source, most_bytes, limiter=_threads.limiter())
 
     async def sha256(self) -> str:
         up_to_date = self._hashed_bytes == self._written_bytes
@@ -123,12 +122,3 @@ class HashingWriter:
                     raise OSError(msg)
                 self._digest.update(chunk)
                 self._hashed_bytes += len(chunk)
-
-
-def _threads() -> CapacityLimiter:
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = CapacityLimiter(THREADS)
-        _limiter.set(limiter)
-        return limiter

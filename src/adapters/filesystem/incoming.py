@@ -3,18 +3,16 @@
 import errno
 import os
 import secrets
-import stat
-
-from anyio import to_thread
 
 from ...domain.file_names import TARGET_SIDECAR_SUFFIX, partial_directory_name, private_name
-from ...domain.ports.filesystem import ByteSource, FileKind, FileStat, RootedPath
+from ...domain.ports.filesystem import FileStat, RootedPath
 from . import beneath, directories
 from .failures import writing
 from .hashing_writer import HashingWriter
+from .received_file import ReceivedFile, make_durable
 
 
-class LocalIncomingFile:
+class LocalIncomingFile(ReceivedFile):
     """An `IncomingFile` under a hidden name in the directory of its target."""
 
     def __init__(self, place: RootedPath, mode: int) -> None:
@@ -25,11 +23,10 @@ class LocalIncomingFile:
         """
         self._target = place.path
         with writing(self._target):
-            self._directory: int | None
             self._directory, self._name = beneath.open_entry(place, create=True)
             self._temporary = private_name(self._name, secrets.token_hex(8))
             try:
-                refuse_directory(self._name, self._directory)
+                directories.refuse_directory(self._name, self._directory)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._file = os.open(self._temporary, flags, mode, dir_fd=self._directory)
                 self.has_leftovers = leftovers_of(self._name, self._directory)
@@ -38,33 +35,11 @@ class LocalIncomingFile:
                 raise
         self._writer = HashingWriter(self._file, self._target)
 
-    @property
-    def size_bytes(self) -> int:
-        return self._writer.size_bytes
-
-    async def sha256(self) -> str:
-        return await self._writer.sha256()
-
-    async def write(self, chunk: bytes) -> None:
-        self._open_directory()  # a closed descriptor's number may be another file's by now
-        await self._writer.write(chunk)
-
-    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
-        self._open_directory()
-        return await self._writer.fill(source, most_bytes=most_bytes)
-
-    async def publish(self) -> FileStat:
-        return await to_thread.run_sync(self._publish)
-
-    async def discard(self) -> None:
-        if self._directory is not None:
-            await to_thread.run_sync(self._discard)
-
     def _publish(self) -> FileStat:
         directory = self._open_directory()
         self._writer.flush()
         with writing(self._target):
-            published = settle(self._file)
+            published = make_durable(self._file)
             os.rename(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
             self._close()
             try:
@@ -82,28 +57,9 @@ class LocalIncomingFile:
         finally:
             os.close(directory)
 
-    def _open_directory(self) -> int:
-        if self._directory is None:
-            msg = f"{self._target} was published or discarded before"
-            raise RuntimeError(msg)
-        return self._directory
-
     def _close(self) -> None:
         self._directory = None
         self._writer.close()
-
-
-def settle(file: int) -> FileStat:
-    """Make the content durable, just before it appears under its name; what it is then.
-
-    The file is as old as its appearance, not its last byte: a hash kept beside the older file may have
-    been written in between, and would pass for this one's. By the file system's own clock (no explicit
-    time), the one that will date the hash file.
-    """
-    os.utime(file)
-    os.fsync(file)
-    status = os.fstat(file)
-    return FileStat(FileKind.FILE, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def leftovers_of(name: str, directory: int) -> bool:
@@ -122,7 +78,7 @@ def leftovers_of(name: str, directory: int) -> bool:
 def write_note(place: RootedPath, content: bytes, mode: int) -> None:
     """See `FileSystem.write_note`."""
     with writing(place.path), beneath.opened_entry(place) as (parent, name):
-        refuse_directory(name, parent)
+        directories.refuse_directory(name, parent)
         temporary = private_name(name, secrets.token_hex(8))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         file = os.open(temporary, flags, mode, dir_fd=parent)
@@ -133,13 +89,3 @@ def write_note(place: RootedPath, content: bytes, mode: int) -> None:
         except BaseException:
             os.unlink(temporary, dir_fd=parent)
             raise
-
-
-def refuse_directory(name: str, directory: int) -> None:
-    """Raise IsADirectoryError when `name` in the open `directory` is one."""
-    try:
-        status = os.stat(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError("a directory stands in the way")

@@ -19,11 +19,11 @@ from anyio import to_thread
 
 from ...domain.errors import FileInUse
 from ...domain.file_names import parse_partial_file_name, partial_directory_name, partial_file_name
-from ...domain.ports.filesystem import ByteSource, FileStat, PartialStat, RootedPath
+from ...domain.ports.filesystem import FileStat, PartialStat, RootedPath
 from . import beneath, directories
 from .failures import writing
 from .hashing_writer import HashingWriter
-from .incoming import refuse_directory, settle
+from .received_file import ReceivedFile, make_durable
 
 REMEMBERED_DIGESTS = 64  # a few hundred bytes each; an upload that resumes later is read again
 _ATTEMPTS = 3  # to enter a directory that its last writer removes at that moment
@@ -71,7 +71,7 @@ class PartialDigests:
         return HashingWriter(file, place.path, size_bytes=status.st_size)
 
 
-class LocalPartialFile:
+class LocalPartialFile(ReceivedFile):
     """A `PartialFile`; holds its directory's lock for as long as it is open."""
 
     has_leftovers = True  # itself, if nothing else
@@ -88,37 +88,14 @@ class LocalPartialFile:
         self._digests = digests
         self._file_name = partial_file_name(sha256, total_bytes)
         with writing(self._target):
-            self._directory: int | None
             self._directory, self._name = beneath.open_entry(place, create=True)
             try:
-                refuse_directory(self._name, self._directory)
+                directories.refuse_directory(self._name, self._directory)
                 self._holder, self._file = self._enter(self._directory, mode)
             except BaseException:
                 os.close(self._directory)
                 raise
         self._writer = digests.writer(self._file, place)
-
-    @property
-    def size_bytes(self) -> int:
-        return self._writer.size_bytes
-
-    async def sha256(self) -> str:
-        return await self._writer.sha256()
-
-    async def write(self, chunk: bytes) -> None:
-        self._open_directory()
-        await self._writer.write(chunk)
-
-    async def fill(self, source: ByteSource, *, most_bytes: int) -> int:
-        self._open_directory()
-        return await self._writer.fill(source, most_bytes=most_bytes)
-
-    async def publish(self) -> FileStat:
-        return await to_thread.run_sync(self._publish)
-
-    async def discard(self) -> None:
-        if self._directory is not None:
-            await to_thread.run_sync(self._discard)
 
     async def keep(self) -> None:
         if self._directory is not None:
@@ -128,7 +105,7 @@ class LocalPartialFile:
         directory = self._open_directory()
         self._writer.flush()
         with writing(self._target):
-            published = settle(self._file)
+            published = make_durable(self._file)
             os.rename(self._file_name, self._name, src_dir_fd=self._holder, dst_dir_fd=directory)
             _remove_empty(partial_directory_name(self._name), directory)
             directories.sync_open_directory(directory)
@@ -173,12 +150,6 @@ class LocalPartialFile:
             else:
                 return holder, file
         raise AssertionError
-
-    def _open_directory(self) -> int:
-        if self._directory is None:
-            msg = f"{self._target} was published, discarded or kept before"
-            raise RuntimeError(msg)
-        return self._directory
 
     def _close(self) -> None:
         directory = self._open_directory()

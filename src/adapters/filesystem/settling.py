@@ -9,9 +9,11 @@ import anyio
 from anyio import to_thread
 
 from ...domain.errors import FileUnwritable
+from ..loop_threads import LoopThreads
 from . import directories
-from .disk_threads import disk_threads
 from .failures import writing
+
+_threads = LoopThreads("waiting for the disk", 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Settler:
     async def _settle_waiting(self) -> None:
         taken, self._waiting = self._waiting, []
         files = [unsettled for unsettled, _ in taken]
-        failures = await to_thread.run_sync(settle, files, limiter=disk_threads())
+        failures = await to_thread.run_sync(settle, files, limiter=_threads.limiter())
         for (_, outcome), failure in zip(taken, failures, strict=True):
             outcome.done, outcome.failure = True, failure
 

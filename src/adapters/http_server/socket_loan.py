@@ -15,10 +15,10 @@ from time import monotonic
 from typing import Any, Protocol
 
 import anyio
-from anyio import CapacityLimiter, to_thread
-from anyio.lowlevel import RunVar
+from anyio import to_thread
 
 from ...domain.errors import WorkerError
+from ..loop_threads import LoopThreads
 
 EXTENSION = "localai_worker.socket"
 """The name of the loan among an ASGI scope's extensions."""
@@ -27,9 +27,8 @@ PATIENCE_MS = 50  # a client at full speed needs 1; on a machine under load it n
 WAKE_BYTES = 512 * 1024
 STEP_S = 0.25  # how long a thread goes on, and a cancellation may wait
 STEP_BYTES = 1 << 30  # more than a step moves
-THREADS = 64  # that send; a step is short, so that more transfers than that take turns
-
-_limiter = RunVar[CapacityLimiter]("localai_worker_sending_threads")
+# A step is short, so that more transfers than that take turns; who is slow keeps nobody from the disk.
+_threads = LoopThreads("sending files", 64)
 
 
 class ConnectionEnded(WorkerError):
@@ -129,12 +128,12 @@ class SocketSource:
 
 async def send_file(connection: int, file: int, start: int, count: int, *, idle_s: float) -> None:
     """See `SocketLoan.send_file`; `connection` is not written by anybody else."""
-    descriptor = os.dup(connection)
+    descriptor, limiter = os.dup(connection), _threads.limiter()
     try:
         end = start + count
         while start < end:
             step = min(STEP_BYTES, end - start)
-            sent = await to_thread.run_sync(_send_step, descriptor, file, start, step, limiter=_threads())
+            sent = await to_thread.run_sync(_send_step, descriptor, file, start, step, limiter=limiter)
             start += sent
             if not sent:
                 with anyio.fail_after(idle_s):
@@ -161,16 +160,6 @@ def _send_step(connection: int, file: int, start: int, count: int) -> int:
                 raise EOFError
             done += sent
     return done
-
-
-def _threads() -> CapacityLimiter:
-    """Threads of our own: who takes long to take a file keeps nobody else from the disk."""
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = CapacityLimiter(THREADS)
-        _limiter.set(limiter)
-        return limiter
 
 
 def _named(error: OSError) -> Exception:
