@@ -64,15 +64,18 @@ class EnsureSnapshot:
             ArtifactMissing, DownloadRefused, ArtifactUnavailable, ArtifactInvalid: the hub does not give it.
             NoSpace, PathEscapes, FileUnwritable, FileUnreadable: it cannot be written.
         """
-        if spec.key_is_right and (there := await self._found(spec)) is not None:
-            return there
+        pinned = spec.resolved
+        if pinned is not None:
+            there = await self._found(spec.found_at(pinned.endpoint, pinned.revision))
+            if there is not None:
+                return there
         try:
             resolved, files = await self.resolver.resolve(spec)
         except (ArtifactMissing, DownloadRefused):
             raise
         except ArtifactUnavailable as error:
             earlier = await self.committed.latest(spec, self.resolver.hub.endpoint)
-            if earlier is None:
+            if earlier is None or pinned is not None:
                 raise
             log.warning("the snapshot of an earlier time is used, the hub cannot be asked: error=%s", error)
             return earlier.of(spec)

@@ -9,7 +9,7 @@ import anyio
 
 from .bind_snapshots import BindSnapshots
 from .download_file import DownloadFile
-from .errors import ArtifactUnavailable, WorkerError
+from .errors import ArtifactUnavailable, UnsupportedSource, WorkerError
 from .image_reference import names_image
 from .index_urls import HUGGING_FACE, document_url
 from .model_entry import ModelFile
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _WEB = ("http://", "https://", "github:", "huggingface://", "hf://", "hf.co/")
 _IMAGE_FILE, _OLLAMA, _LOCAL = "ocifile://", "ollama://", "file://"
+_SOURCES = ("https://", "http://", "huggingface://", "hf://", "github:", "oci://", _IMAGE_FILE, _OLLAMA)
 
 
 @dataclass
@@ -133,7 +134,10 @@ class InstallModel:
             manifest = await self.documents.fetch(manifest_url, trusted_root=self.models_path)
             assert manifest is not None, "only a known version can be unchanged"
             return ollama_blob(file.uri, manifest.content, self.ollama)
-        return document_url(file.uri, hugging_face=self.hugging_face), file.sha256
+        try:
+            return document_url(file.uri, hugging_face=self.hugging_face), file.sha256
+        except UnsupportedSource as error:
+            raise UnsupportedSource(file.uri, supported=_SOURCES) from error
 
     async def _put_image(self, uri: str, place: RootedPath) -> None:
         """Unpack an image into a directory of the file's name.

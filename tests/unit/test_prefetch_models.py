@@ -339,8 +339,14 @@ def test_a_manifest_without_weights(manifest: bytes) -> None:
     ("uri", "says"),
     [
         ("file:///srv/x.gguf", "put it there yourself"),
-        ("/srv/x.gguf", "supported: https://, http://"),
-        ("ftp://h/x", "supported: https://, http://"),
+        (
+            "/srv/x.gguf",
+            "supported: https://, http://, huggingface://, hf://, github:, oci://, ocifile://, ollama://",
+        ),
+        (
+            "ftp://h/x",
+            "supported: https://, http://, huggingface://, hf://, github:, oci://, ocifile://, ollama://",
+        ),
         ("github:o", "write github:<owner>/<repository>/<path>"),
         ("hf://o/r", "write hf://<owner>/<repository>/<path>"),
     ],

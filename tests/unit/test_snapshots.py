@@ -159,6 +159,17 @@ async def test_a_pinned_version_that_is_there_needs_no_hub(node: Node) -> None:
     assert node.hub.asked == []
 
 
+@pytest.mark.parametrize("key", ["", "f" * 64])
+async def test_a_pinned_version_is_known_by_its_commit(node: Node, key: str) -> None:
+    """M-5.3: whatever key stands beside it; and no other version stands in for it."""
+    found = (await node.ensure()).spec.resolved
+    assert found is not None
+    node.hub.offline = True
+    assert (await node.ensure(replace(SPEC, resolved=replace(found, cache_key=key)))).spec.resolved == found
+    other = replace(SPEC, resolved=replace(found, revision="0" * 40, cache_key=key))
+    assert isinstance(await node.failure(other), ArtifactUnavailable)
+
+
 async def test_a_pinned_version_is_fetched_whatever_the_branch_says(node: Node) -> None:
     """M-5.2."""
     pinned = SPEC.found_at("https://huggingface.co", node.commit)

@@ -6,80 +6,93 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyio import from_thread, to_thread
-
 from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
-from ...domain.ports.artifacts import (
-    Approve,
-    ArtifactEstimate,
-    FetchedArtifact,
-    FetchPhase,
-    Report,
-    approve_any,
-    unreported,
-)
+from ...domain.ports.artifacts import ArtifactEstimate, FetchedArtifact, FetchPhase
 from .blobs.room import Room
-from .progress import Meter, reporting
+from .progress import Meter
 from .streams import CHUNK_BYTES
 from .tree import TreeBuilder
 from .tree_limits import TreeLimits
+from .two_steps import Order, TwoSteps
+from .web.flight import Flight
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTree:
+    """A directory of this node, links on the way to it resolved, and the size of its files."""
+
+    path: Path
+    size_bytes: int
 
 
 @dataclass(frozen=True)
-class LocalDirectories:
+class LocalDirectories(TwoSteps[LocalTree]):
     """An `ArtifactSource` that copies the directory an absolute path names. Symlinks stay symlinks.
 
-    Work runs in worker threads, and notices a cancellation within one chunk or entry.
     Source: LocalAI core/gallery/backends.go, which takes an existing directory for the payload itself.
     """
 
     limits: TreeLimits = field(default_factory=TreeLimits)
     floor_bytes: int = 0  # of the disk that stay free
 
-    async def fetch(
-        self,
-        uri: str,
-        into: Path,
-        *,
-        sha256: str = "",
-        approve: Approve = approve_any,
-        report: Report = unreported,
-    ) -> FetchedArtifact:
-        del sha256, approve  # nobody has hashed or signed a directory
-        async with reporting(report) as meter:
-            source = await to_thread.run_sync(_resolve, uri)
-            size_bytes = await to_thread.run_sync(_size_bytes, source, uri)
-            Room(into, self.floor_bytes).require(size_bytes, "the directory")
-            meter.begin(size_bytes, FetchPhase.EXTRACTING)
-            return await to_thread.run_sync(self._copy, uri, source, into, meter)
+    def _look(self, uri: str, flight: Flight) -> LocalTree:
+        return look_at_tree(Path(uri), uri, flight)
 
-    async def describe(self, uri: str) -> ArtifactEstimate:
-        source = await to_thread.run_sync(_resolve, uri)
-        return ArtifactEstimate(disk_bytes=await to_thread.run_sync(_size_bytes, source, uri))
+    def _estimate(self, found: LocalTree, uri: str) -> ArtifactEstimate:
+        del uri
+        return ArtifactEstimate(disk_bytes=found.size_bytes)
 
-    def _copy(self, uri: str, source: Path, into: Path, meter: Meter) -> FetchedArtifact:
-        if into.resolve().is_relative_to(source):
-            raise ArtifactInvalid(uri, f"it contains {into}, the place it would be copied to")
-        room = Room(into, self.floor_bytes)
-        tree = TreeBuilder(into, uri, self.limits, from_thread.check_cancelled, room)
-        for path, info in _walk(source, uri):
-            name = os.fspath(path.relative_to(source))
-            if stat.S_ISDIR(info.st_mode):
-                tree.add_directory(name, mode=info.st_mode, mtime_s=info.st_mtime)
-            elif stat.S_ISREG(info.st_mode):
-                chunks = _chunks(path, uri, meter)
-                tree.add_file(name, mode=info.st_mode, mtime_s=info.st_mtime, chunks=chunks)
-            elif stat.S_ISLNK(info.st_mode):
-                tree.add_symlink(name, _link_text(path, uri), mtime_s=info.st_mtime)
-            else:
-                raise ArtifactInvalid(uri, f"{name!r} is a device, pipe or socket; only files are copied")
-        tree.finish()
-        return FetchedArtifact(size_bytes=tree.size_bytes)
+    def _place(self, found: LocalTree, order: Order) -> FetchedArtifact:
+        return copy_tree(found, order, self.limits, self.floor_bytes)
 
 
-def _resolve(uri: str) -> Path:
+def look_at_tree(path: Path, uri: str, flight: Flight) -> LocalTree:
+    """The directory `path`.
+
+    Raises:
+        ArtifactMissing: nothing is there.
+        ArtifactUnavailable: it is none, or cannot be read.
+    """
+    root = _resolve(path, uri)
+    total = 0
+    for _, info in _walk(root, uri):
+        flight.check()
+        total += info.st_size if stat.S_ISREG(info.st_mode) else 0
+    return LocalTree(root, total)
+
+
+def copy_tree(found: LocalTree, order: Order, limits: TreeLimits, floor_bytes: int) -> FetchedArtifact:
+    """Copy a directory; nobody has hashed or signed it.
+
+    Raises:
+        ArtifactInvalid: devices, pipes or sockets are in it, or the place it would be copied to.
+        ArtifactUnavailable, NoSpace, FileUnwritable: as `ArtifactSource.fetch`.
+    """
+    uri, into = order.uri, order.into
+    if into.resolve().is_relative_to(found.path):
+        raise ArtifactInvalid(uri, f"it contains {into}, the place it would be copied to")
+    room = Room(into, floor_bytes)
+    room.require(found.size_bytes, "the directory")
+    order.meter.begin(found.size_bytes, FetchPhase.EXTRACTING)
+    tree = TreeBuilder(into, uri, limits, order.flight.check, room)
+    for path, info in _walk(found.path, uri):
+        name = os.fspath(path.relative_to(found.path))
+        if stat.S_ISDIR(info.st_mode):
+            tree.add_directory(name, mode=info.st_mode, mtime_s=info.st_mtime)
+        elif stat.S_ISREG(info.st_mode):
+            chunks = _chunks(path, uri, order.meter)
+            tree.add_file(name, mode=info.st_mode, mtime_s=info.st_mtime, chunks=chunks)
+        elif stat.S_ISLNK(info.st_mode):
+            tree.add_symlink(name, _link_text(path, uri), mtime_s=info.st_mtime)
+        else:
+            raise ArtifactInvalid(uri, f"{name!r} is a device, pipe or socket; only files are copied")
+    tree.finish()
+    return FetchedArtifact(size_bytes=tree.size_bytes)
+
+
+def _resolve(path: Path, uri: str) -> Path:
     try:
-        resolved = Path(uri).resolve(strict=True)
+        resolved = path.resolve(strict=True)
         if not resolved.is_dir():
             raise ArtifactUnavailable(uri, "it is no directory")
     except FileNotFoundError as error:
@@ -101,14 +114,6 @@ def _walk(root: Path, uri: str) -> Iterator[tuple[Path, os.stat_result]]:
             if stat.S_ISDIR(info.st_mode):
                 pending.append(path)
             yield path, info
-
-
-def _size_bytes(root: Path, uri: str) -> int:
-    total = 0
-    for _, info in _walk(root, uri):
-        from_thread.check_cancelled()
-        total += info.st_size if stat.S_ISREG(info.st_mode) else 0
-    return total
 
 
 def _link_text(path: Path, uri: str) -> str:

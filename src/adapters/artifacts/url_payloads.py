@@ -4,26 +4,19 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
 from ...domain.errors import ArtifactInvalid, ArtifactMissing, ArtifactUnavailable
-from ...domain.ports.artifacts import (
-    Approve,
-    ArtifactEstimate,
-    FetchedArtifact,
-    Report,
-    approve_any,
-    unreported,
-)
+from ...domain.ports.artifacts import ArtifactEstimate, FetchedArtifact
 from .blobs.fetch import BlobFetcher, BlobJob, OpenBlobs
 from .blobs.room import Room
 from .payloads import place_payload, sha256_digest
-from .progress import CountingReader, Meter, reporting, unpacked_estimate
+from .progress import CountingReader, unpacked_estimate
+from .streams import ByteReader
 from .tree import TreeBuilder
 from .tree_limits import TreeLimits
+from .two_steps import Order, TwoSteps
 from .web.client import Answer, WebClient, WebFailure
-from .web.flight import Flight, in_flight, run
+from .web.flight import Flight
 from .web.patience import require_lasting
 
 _WHAT = "the download"
@@ -44,7 +37,7 @@ class _Offer:
 
 
 @dataclass(frozen=True)
-class UrlPayloads:
+class UrlPayloads(TwoSteps[_Offer]):
     """An `ArtifactSource` for tar archives and programs on web servers.
 
     Fetched like the layers of an image where the server tells the size: over several connections if it
@@ -55,34 +48,7 @@ class UrlPayloads:
     fetcher: BlobFetcher
     limits: TreeLimits = field(default_factory=TreeLimits)
 
-    async def fetch(
-        self,
-        uri: str,
-        into: Path,
-        *,
-        sha256: str = "",
-        approve: Approve = approve_any,
-        report: Report = unreported,
-    ) -> FetchedArtifact:
-        del approve  # nobody signs archives
-        digest = sha256_digest(uri, sha256)
-        async with reporting(report) as meter, in_flight() as flight:
-            offer = await run(partial(self._ask, uri, flight), flight)
-            # Without a hash or a version nobody could tell bytes of today from those of yesterday.
-            is_resumable = offer.size_bytes is not None and (digest or offer.version)
-            fetch = self._fetch if is_resumable else self._stream
-            return await run(partial(fetch, uri, offer, digest, into, meter, flight), flight)
-
-    async def describe(self, uri: str) -> ArtifactEstimate:
-        async with in_flight() as flight:
-            offer = await run(partial(self._ask, uri, flight), flight)
-            size_bytes = offer.size_bytes or 0
-            missing_bytes = await run(
-                partial(self.fetcher.missing_bytes, {offer.key(uri): size_bytes}), flight
-            )
-        return ArtifactEstimate("", missing_bytes, missing_bytes + unpacked_estimate(size_bytes))
-
-    def _ask(self, uri: str, flight: Flight) -> _Offer:
+    def _look(self, uri: str, flight: Flight) -> _Offer:
         """One byte is asked for: HEAD is refused by servers that sign their URLs."""
 
         def ask() -> _Offer:
@@ -100,16 +66,26 @@ class UrlPayloads:
         except WebFailure as failure:
             raise ArtifactUnavailable(uri, str(failure)) from failure
 
-    def _fetch(
-        self, uri: str, offer: _Offer, digest: str, into: Path, meter: Meter, flight: Flight
-    ) -> FetchedArtifact:
-        assert offer.size_bytes is not None
+    def _estimate(self, found: _Offer, uri: str) -> ArtifactEstimate:
+        size_bytes = found.size_bytes or 0
+        missing_bytes = self.fetcher.missing_bytes({found.key(uri): size_bytes})
+        return ArtifactEstimate("", missing_bytes, missing_bytes + unpacked_estimate(size_bytes))
+
+    def _place(self, found: _Offer, order: Order) -> FetchedArtifact:
+        digest = sha256_digest(order.uri, order.sha256)
+        order.meter.begin(found.size_bytes or 0)
+        # Without a hash or a version nobody could tell bytes of today from those of yesterday.
+        if found.size_bytes is not None and (digest or found.version):
+            return self._fetch(found.size_bytes, found, digest, order)
+        return self._stream(found, digest, order)
+
+    def _fetch(self, size_bytes: int, offer: _Offer, digest: str, order: Order) -> FetchedArtifact:
+        uri = order.uri
         key = digest or offer.key(uri)
-        meter.begin(offer.size_bytes)
 
         def place(blobs: OpenBlobs) -> FetchedArtifact:
             with blobs.reading(key) as reader:
-                return self._place(CountingReader(reader, meter), uri, digest, into, blobs.flight)
+                return self._unpack(reader, digest, order, blobs.flight)
 
         @contextmanager
         def ask(_: str, branch: Flight, headers: Mapping[str, str]) -> Iterator[Answer]:
@@ -118,31 +94,28 @@ class UrlPayloads:
                     raise ArtifactUnavailable(uri, "it changed while it was fetched; try again")
                 yield answer
 
-        job = BlobJob(uri, {key: offer.size_bytes}, ask, place, into, meter, part=_WHAT)
-        placed, downloaded_bytes = self.fetcher.fetch(job, flight)
+        job = BlobJob(uri, {key: size_bytes}, ask, place, order.into, order.meter, part=_WHAT)
+        placed, downloaded_bytes = self.fetcher.fetch(job, order.flight)
         return FetchedArtifact(placed.digest, placed.size_bytes, downloaded_bytes)
 
-    def _stream(
-        self, uri: str, offer: _Offer, digest: str, into: Path, meter: Meter, flight: Flight
-    ) -> FetchedArtifact:
+    def _stream(self, offer: _Offer, digest: str, order: Order) -> FetchedArtifact:
         """Read a payload in one go; what breaks off begins again with the next fetch."""
-        meter.begin(offer.size_bytes or 0)
-        Room(into, self.fetcher.floor_bytes).require(offer.size_bytes or 0, _WHAT)
+        uri, flight = order.uri, order.flight
+        Room(order.into, self.fetcher.floor_bytes).require(offer.size_bytes or 0, _WHAT)
         try:
             with self.web.get(uri, flight) as answer:
                 _require_ok(answer, uri)
                 source = _Bounded(answer, self.limits.total_bytes, uri)
-                placed = self._place(CountingReader(source, meter), uri, digest, into, flight)
+                placed = self._unpack(source, digest, order, flight)
         except WebFailure as failure:
             raise ArtifactUnavailable(uri, str(failure)) from failure
         return FetchedArtifact(placed.digest, placed.size_bytes, source.read_bytes)
 
-    def _place(
-        self, source: CountingReader, uri: str, digest: str, into: Path, flight: Flight
-    ) -> FetchedArtifact:
-        room = Room(into, self.fetcher.floor_bytes)
-        tree = TreeBuilder(into, uri, self.limits, flight.check, room)
-        found = place_payload(source, tree, digest=digest, what=_WHAT, uri=uri)
+    def _unpack(self, source: ByteReader, digest: str, order: Order, flight: Flight) -> FetchedArtifact:
+        room = Room(order.into, self.fetcher.floor_bytes)
+        tree = TreeBuilder(order.into, order.uri, self.limits, flight.check, room)
+        counted = CountingReader(source, order.meter)
+        found = place_payload(counted, tree, digest=digest, what=_WHAT, uri=order.uri)
         return FetchedArtifact(found, tree.size_bytes)
 
 
