@@ -11,8 +11,12 @@ import pytest
 from localai_worker.adapters.memory.file_transfers import InMemoryPartialFile
 from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.network import InMemoryNetwork
+from localai_worker.adapters.memory.ranged_files import InMemoryAssembledFile
 from localai_worker.app.control_plane import ControlPlane
+from localai_worker.domain import fetch_object
 from localai_worker.domain.allocate_ports import PortPool
+from localai_worker.domain.cache_janitor import CacheJanitor
+from localai_worker.domain.cache_records import CacheRecords
 from localai_worker.domain.end_replica import ReplicaEnd
 from localai_worker.domain.heartbeats import Heartbeats
 from localai_worker.domain.install import InstallBackends
@@ -21,6 +25,8 @@ from localai_worker.domain.ports.processes import Listening, StopSignal
 from localai_worker.domain.process_journal import ProcessJournal
 from localai_worker.domain.process_table import Entry
 from localai_worker.domain.recover import RecoverBackends, Recovered
+from localai_worker.domain.refresh_object import RefreshObject
+from localai_worker.domain.stage_files import StageFiles
 from localai_worker.domain.start_backend import BackendStarter
 from localai_worker.domain.stop_group import StopLadder
 from localai_worker.domain.supervise import Supervisor
@@ -151,6 +157,59 @@ def upload_that_is_visible_at_once(patch: Patch) -> None:
         self._disk.tree.attach(self._target, self._disk.tree.new_file(bytes(self._content), 0o644))
 
     patch.setattr(InMemoryPartialFile, "write", write)
+
+
+def cache_that_never_asks_again(patch: Patch) -> None:
+    """As upstream: a file that is there is taken for the object (S-K05)."""
+
+    async def is_fresh(self: RefreshObject, *_args: Any) -> bool:
+        return True
+
+    patch.setattr(RefreshObject, "_is_fresh", is_fresh)
+    patch.setattr(CacheRecords, "used", lambda _self, _name, _now_s: None)
+
+
+def object_that_is_visible_at_once(patch: Patch) -> None:
+    honest = InMemoryAssembledFile.write_at
+
+    def write_at(self: InMemoryAssembledFile, offset: int, chunk: memoryview) -> None:
+        honest(self, offset, chunk)
+        tree = self._disk.tree
+        tree.attach(self._target, tree.new_file(bytes(self._kept.content), 0o644))
+
+    patch.setattr(InMemoryAssembledFile, "write_at", write_at)
+
+
+def objects_that_are_not_checked(patch: Patch) -> None:
+    async def find_check(*_args: Any) -> None:
+        return None
+
+    patch.setattr(fetch_object, "find_check", find_check)
+
+
+def cache_that_is_never_swept(patch: Patch) -> None:
+    async def sweep(self: CacheJanitor) -> None:
+        return None
+
+    patch.setattr(CacheJanitor, "sweep", sweep)
+
+
+def upload_that_only_seems_done(patch: Patch) -> None:
+    async def stage(self: StageFiles, local_path: str, key: str) -> None:
+        return None
+
+    patch.setattr(StageFiles, "stage", stage)
+
+
+def service_that_forgets_no_heartbeat(patch: Patch) -> None:
+    """They pile up deep inside of what it holds."""
+    honest = Heartbeats._beat
+
+    async def beat(self: Heartbeats, outcome: Any, forgotten: int) -> int:
+        vars(self.enrolment).setdefault("_beats", {}).setdefault("sent", []).append(anyio.current_time())
+        return await honest(self, outcome, forgotten)
+
+    patch.setattr(Heartbeats, "_beat", beat)
 
 
 def worker_that_ends_over_a_failed_command(patch: Patch) -> None:

@@ -23,6 +23,7 @@ from weakref import WeakSet
 
 import anyio
 from anyio._backends import _asyncio as anyio_asyncio
+from anyio._core import _eventloop as anyio_eventloop
 
 AnyioBackend = tuple[str, dict[str, Any]]
 Result = TypeVar("Result")
@@ -63,11 +64,35 @@ class TaskFamily:
 _family: ContextVar[TaskFamily | None] = ContextVar("family", default=None)
 
 
-class _Timer(asyncio.TimerHandle):
-    """A timer that its loop does not count when it is cancelled: it is passed over when its time comes."""
+class _Step:
+    """What an `asyncio.Handle` is to those who have one, without what it keeps for a debugger."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.callback: Callable[..., object] | None = callback
+        self.args = args
+        self.context = context
+        self.is_cancelled = False
 
     def cancel(self) -> None:
-        asyncio.Handle.cancel(self)
+        """Not to be run; what it holds is let go of at once."""
+        self.is_cancelled = True
+        self.callback, self.args = None, ()
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+
+class _Timer(_Step):
+    """A step at a time; its loop passes over a cancelled one when its time comes."""
+
+    __slots__ = ("when_s",)
+
+    when_s: float
+
+    def when(self) -> float:
+        return self.when_s
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -87,31 +112,62 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now_s
 
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Step:
+        step = _Step(callback, args, copy_context() if context is None else context)
+        self._ready.append(step)  # type: ignore[attr-defined]
+        return step
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Step:
+        return self.call_soon(
+            callback, *args, context=context
+        )  # the loop never sleeps, so it needs no waking
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Timer:
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
+
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = _Timer(when, callback, args, self, context)
+    ) -> _Timer:
+        timer = _Timer(callback, args, copy_context() if context is None else context)
+        timer.when_s = when
         heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 
     def _run_once(self) -> None:
-        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]
-        timers = self._timers
+        ready: deque[_Step] = self._ready  # type: ignore[attr-defined]
         if not ready:
-            while timers and timers[0][2].cancelled():
-                heappop(timers)
-            if timers:
-                self._now_s = max(self._now_s, timers[0][0])
-            elif not self._stopping and not self._selector.select(0):  # type: ignore[attr-defined]
-                raise RuntimeError("every task waits and no timer is set: the program would hang for ever")
-        while timers and timers[0][0] <= self._now_s:
+            self._jump()
+        timers, now_s = self._timers, self._now_s
+        while timers and timers[0][0] <= now_s:
             timer = heappop(timers)[2]
-            if not timer.cancelled():
+            if not timer.is_cancelled:
                 ready.append(timer)
         for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001 - this is a loop
+            step = ready.popleft()
+            if step.callback is not None:
+                try:
+                    step.context.run(step.callback, *step.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as in asyncio, it does not end the loop
+                    what = f"Exception in {step.callback}"
+                    self.call_exception_handler({"message": what, "exception": error})
+
+    def _jump(self) -> None:
+        """Everybody waits: let it be the time of the next timer."""
+        timers = self._timers
+        while timers and timers[0][2].is_cancelled:
+            heappop(timers)
+        if timers:
+            self._now_s = max(self._now_s, timers[0][0])
+        elif not self._stopping and not self._selector.select(0):  # type: ignore[attr-defined]
+            raise RuntimeError("every task waits and no timer is set: the program would hang for ever")
 
     def _new_task(
         self,
@@ -135,8 +191,13 @@ def run_in_virtual_time(main: Callable[..., Awaitable[Result]], *args: object) -
     """Run `main(*args)`, its sleeps and deadlines without waiting; what it does, it does in the same order
     every time, in every process and under every PYTHONHASHSEED, as long as it iterates over no set itself.
     """
-    with _numbered_scopes():
-        return anyio.run(main, *args, backend_options={"loop_factory": VirtualTimeLoop})
+
+    async def within() -> Result:
+        anyio_eventloop.current_async_library = lambda: "asyncio"
+        return await main(*args)
+
+    with _numbered_scopes(), _asked_again():
+        return anyio.run(within, backend_options={"loop_factory": VirtualTimeLoop})
 
 
 @contextmanager
@@ -165,3 +226,15 @@ def _numbered_scopes() -> Iterator[None]:
         yield
     finally:
         anyio_asyncio.CancelScope = plain  # type: ignore[misc]
+
+
+@contextmanager
+def _asked_again() -> Iterator[None]:
+    """Have anyio ask again afterwards which library's loop runs: within, it is spared the question, which it
+    puts at every sleep and checkpoint.
+    """
+    asks = anyio_eventloop.current_async_library
+    try:
+        yield
+    finally:
+        anyio_eventloop.current_async_library = asks

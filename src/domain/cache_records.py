@@ -56,6 +56,7 @@ class CacheRecords:
     _records: dict[str, CacheRecord] = field(default_factory=dict)
     _lines: dict[str, str] = field(default_factory=dict)  # of settled records, as they are written
     _changed: bool = False
+    _news: anyio.Event = field(default_factory=anyio.Event)
 
     async def load(self) -> None:
         """Read the records of an earlier life; what cannot be read counts as lost, with a warning."""
@@ -67,12 +68,13 @@ class CacheRecords:
             if content["format"] == FORMAT:
                 for name, fields in content["files"].items():
                     self.put(name, CacheRecord(**fields))
-                self._changed = False
+                self._changed, self._news = False, anyio.Event()
         except (FileUnreadable, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("the records of the object cache are lost, files are compared by hash: %s", error)
 
     async def save(self) -> None:
         """Write what changed since the last time; a failure is told and costs a later life time only."""
+        self._news = anyio.Event()
         if not self._changed:
             return
         self._changed = False
@@ -87,6 +89,15 @@ class CacheRecords:
             self._changed = True  # the last saving of a life writes what this one may not have written
             raise
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something came, was used or went since the last saving."""
+        return self._news.is_set()
+
+    async def news(self) -> None:
+        """Return once it `has_news`."""
+        await self._news.wait()
+
     def get(self, name: str) -> CacheRecord | None:
         """The record of the file `name`."""
         return self._records.get(name)
@@ -94,6 +105,7 @@ class CacheRecords:
     def put(self, name: str, record: CacheRecord) -> None:
         """Note what `name` holds now."""
         self._records[name] = record
+        self._news.set()
         if record.settled:
             # Encoded once: all records at every saving would hold up the event loop for seconds.
             self._lines[name] = f"{json.dumps(name)}: {record.to_json()}"
@@ -114,6 +126,7 @@ class CacheRecords:
     def forget(self, name: str) -> None:
         """The file `name` is gone, or soon will be."""
         self._records.pop(name, None)
+        self._news.set()
         self._changed |= self._lines.pop(name, None) is not None
 
     def names(self) -> tuple[str, ...]:

@@ -263,7 +263,8 @@ class InstallBackends:
         async with AsyncExitStack() as held:
             if self.locks.are_busy(places):
                 listen(InstallStep(InstallPhase.RESOLVING, f"waiting for another operation on {names[0]}"))
-            with self.progress.overhearing(places, listen):
+            # One that takes over would hear of a fetch that it has ended.
+            with self.progress.overhearing(() if urgency.takes_over else places, listen):
                 await held.enter_async_context(self.locks.hold_all(places))
             with self.progress.telling(places, listen) as tell:
                 yield tell

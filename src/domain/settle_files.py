@@ -43,9 +43,15 @@ class SettleFiles:
             await self.records.save()
 
     async def settle_forever(self) -> None:
-        """Settle every few seconds, and sooner when many wait; the records are saved every few seconds."""
+        """Settle every few seconds, and sooner when many wait; the records are saved every few seconds.
+
+        While nothing comes, is used or goes, nobody is woken.
+        """
         save_at_s = anyio.current_time() + SAVE_EVERY_S
         while True:
+            if not (self._unsettled or self.records.has_news):
+                await self.records.news()
+                save_at_s = max(save_at_s, anyio.current_time() + SAVE_EVERY_S)
             with anyio.move_on_after(save_at_s - anyio.current_time()):
                 await self._many.wait()
             self._many = anyio.Event()

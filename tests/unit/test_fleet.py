@@ -1,5 +1,6 @@
 """A fleet in virtual time: histories repeat, and what breaks is found, shrunk and played again."""
 
+import functools
 import json
 import os
 import subprocess
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from localai_worker.app.simulator.fleet import command as fleet_command
 from localai_worker.app.simulator.fleet.assembly import AssemblyLine
+from localai_worker.app.simulator.fleet.command import Wanted
 from localai_worker.app.simulator.fleet.faults import KINDS, schedule
 from localai_worker.app.simulator.fleet.life import Life
 from localai_worker.app.simulator.fleet.plan import Case, Fault, FleetPlan, WrongPlan
@@ -65,6 +68,36 @@ def test_a_container_used_again_mixes_nothing_up(monkeypatch: pytest.MonkeyPatch
     assert play(schedule(SMALL)).digest == expected.digest
 
 
+@pytest.mark.parametrize("profile", ["default", "storm"])
+def test_a_profile_holds_every_kind_of_fault(profile: str) -> None:
+    case = schedule(FleetPlan(nodes=100, hours=24, faults=profile))
+    assert {fault.kind for fault in case.faults} == set(KINDS)
+
+
+@pytest.mark.parametrize("speak", ["seed", "newer"])
+def test_every_generation_of_the_frontend_drives_the_fleet(speak: str) -> None:
+    """A seed one knows one replica a node, and neither upgrades, exact stops nor inventories."""
+    plan = FleetPlan(nodes=3, hours=0.75, seed=6, models=6, operations=20, speak=speak, faults="kill,crash")
+    outcome = play(schedule(plan))
+    assert outcome.violation is None
+    counts = outcome.figures.counts
+    assert counts["loads"] > 5
+    assert counts["backend.upgrade"] > 0
+    assert counts["model.stop"] > 0
+    assert counts["input and result"] > 0
+    assert ("models.running" in outcome.figures.latencies) is (speak == "newer")
+
+
+def test_a_frontend_of_the_other_generation_takes_over_for_a_while() -> None:
+    replaced = Fault(at_s=600, kind="frontend-replaced", for_s=900)
+    plan = FleetPlan(nodes=3, hours=0.75, seed=4, models=6, speak="seed")
+    outcome = play(Case(plan=plan, faults=(replaced,)))
+    assert outcome.violation is None
+    asked = [at_s for at_s, _ in outcome.figures.latencies["models.running"]]
+    assert asked
+    assert all(600 < at_s < 1500 for at_s in asked)
+
+
 def test_another_seed_gives_another_history() -> None:
     plans = (FleetPlan(nodes=2, hours=0.2, seed=seed, models=6) for seed in (1, 2))
     first, second = (play(schedule(plan)) for plan in plans)
@@ -113,6 +146,36 @@ def test_a_violation_is_shrunk_to_what_it_takes(monkeypatch: pytest.MonkeyPatch)
     assert (again.digest, again.violation) == (small.digest, small.violation)
 
 
+def test_a_violation_is_told_with_all_it_takes_to_see_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seed, step, the shortest way to it that was found, and the command; which does find it again."""
+    planted.cache_that_never_asks_again(monkeypatch)
+    plan = FleetPlan(nodes=3, hours=0.4, seed=0, models=6, operations=20)
+    faults = tuple(
+        Fault(at_s=30.0 * step, kind="changed-object", number=6 * step + model)
+        for step in range(4, 30)
+        for model in range(6)
+    )
+    found = play(Case(plan=plan, faults=faults))
+    assert found.violation is not None
+    file = tmp_path / "case.json"
+    shrunk = functools.partial(shrink, most_runs=8)
+    monkeypatch.setattr(fleet_command, "schedule", lambda _plan: found.case)
+    monkeypatch.setattr(fleet_command, "shrink", shrunk)
+    assert fleet_command.run_fleet(plan, 1, 1, Wanted(replay_file=file)) == fleet_command.BROKEN
+    told = capsys.readouterr().out
+    smaller = Replay.load(file).case
+    assert f"seed {plan.seed}, step " in told
+    assert "stale-object on node-00001" in told
+    assert f"the first {smaller.end_s:.0f} s with {len(smaller.faults)} of {len(faults)} faults" in told
+    assert f"simulate replay {file}" in told
+    assert smaller.end_s < found.case.end_s
+    assert len(smaller.faults) < len(faults)
+    assert fleet_command.run_replay(file, Wanted()) == fleet_command.BROKEN
+    assert "the same history as recorded" in capsys.readouterr().out
+
+
 def test_nothing_is_shrunk_where_nothing_is_broken() -> None:
     outcome = play(schedule(FleetPlan(nodes=1, hours=0.05)))
     with pytest.raises(ValueError, match="nothing is broken"):
@@ -137,8 +200,17 @@ def test_a_file_that_is_no_replay_is_refused(tmp_path: Path, content: str) -> No
         Replay.load(file)
 
 
-def test_the_command_replays_what_it_wrote(tmp_path: Path) -> None:
-    outcome = play(schedule(FleetPlan(nodes=2, hours=0.1, seed=9, models=6)))
+@pytest.mark.parametrize(
+    "kinds", ["", "frontend-replaced", "store-offline,slow-store", "lying-store,changed-object"]
+)
+def test_the_command_replays_what_it_wrote(tmp_path: Path, kinds: str) -> None:
+    case = schedule(FleetPlan(nodes=2, hours=0.3, seed=9, models=6, speak="seed"))
+    added = [
+        Fault(at_s=130.0 + 60 * again + number, kind=kind, for_s=50, number=number + 7 * again)
+        for again in range(5)
+        for number, kind in enumerate(filter(None, kinds.split(",")))
+    ]
+    outcome = play(case.with_faults((*case.faults, *added)))
     file = tmp_path / "replay.json"
     Replay.of(outcome).save(file)
     printed = command("simulate", "replay", str(file))
@@ -151,6 +223,7 @@ def test_the_command_replays_what_it_wrote(tmp_path: Path) -> None:
     [
         ({"nodes": 0}, "nodes is 0; it must be between 1 and 100000"),
         ({"hours": 0.0}, "hours is 0.0; it must be above 0"),
+        ({"speak": "klingon"}, "speak is 'klingon'; it must be one of seed, newer"),
         ({"faults": "gremlins"}, "faults is 'gremlins'; it must be one of none, default, storm"),
     ],
 )

@@ -164,6 +164,27 @@ async def test_a_second_install_tells_that_it_waits_and_how_far_the_first_is() -
     assert percentages[-1] == 100
 
 
+async def test_an_install_whose_fetch_was_taken_over_tells_how_far_the_newer_one_is() -> None:
+    async with memory_node() as node:
+        node.offer("engine")
+        node.parts.artifacts().delay_s = 10
+        async with heard(node, "op.1") as older, heard(node, "op.2") as newer:
+
+            async def force_later() -> None:
+                await anyio.sleep(5)
+                assert (await node.install("engine", "two", force=True, op_id="op.2")).success
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: node.install("engine", "one", op_id="op.1"))
+                tasks.start_soon(force_later)
+    assert phases(newer) == ["resolving", "downloading", "extracting", "starting"]
+    assert {event.phase for at_s, event in older if at_s > 14} == {"downloading", "extracting", "starting"}
+    for events in (older, newer):
+        percentages = [event.percentage for _, event in events]
+        assert percentages == sorted(percentages)
+        assert percentages[-1] == 100
+
+
 async def test_whoever_waits_for_an_install_that_fails_goes_on_by_itself() -> None:
     async with memory_node() as node:
         node.offer("engine")

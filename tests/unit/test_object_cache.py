@@ -22,6 +22,7 @@ from localai_worker.domain.cache_records import FILE_NAME, CacheRecords
 from localai_worker.domain.object_cache import DownloadFailed, ObjectCache, StillDownloading
 from localai_worker.domain.ports.filesystem import RootedPath
 from localai_worker.domain.ports.object_store import ObjectInfo, StagingKey
+from localai_worker.domain.settle_files import SAVE_EVERY_S
 from localai_worker.domain.store_health import StoreHealth
 
 ROOT = Path("/node/cache")
@@ -105,6 +106,29 @@ async def test_a_small_object_that_is_damaged_does_not_appear(node: Node) -> Non
         assert node.hidden == []
     async with node.live(verify=False) as cache:
         await cache.ensure(KEY)
+    assert node.cached() == b"weights"
+
+
+async def test_a_cache_at_rest_wakes_nobody(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks after the disk when something came or was used, not every few seconds for ever."""
+    looks: list[float] = []
+    honest = CacheRecords.save
+
+    async def save(self: CacheRecords) -> None:
+        looks.append(anyio.current_time())
+        await honest(self)
+
+    monkeypatch.setattr(CacheRecords, "save", save)
+    node.store.store(KEY, b"weights")
+    async with node.live() as cache:
+        await anyio.sleep(3600)
+        assert looks == []
+        await cache.ensure(KEY)
+        await anyio.sleep(3600)
+        assert looks == [3600 + SAVE_EVERY_S]
+        await cache.ensure(KEY)
+        await anyio.sleep(3600)
+        assert looks[1:] == [2 * 3600 + SAVE_EVERY_S]
     assert node.cached() == b"weights"
 
 

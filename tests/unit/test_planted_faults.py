@@ -20,6 +20,24 @@ CRASHES = tuple(Fault(at_s=60.0 * minute, kind="crash", nodes=NODES) for minute 
 STRANGERS = tuple(
     Fault(at_s=1, kind="stolen-port", nodes=NODES, for_s=1500, number=port) for port in range(8)
 )
+KILLS = tuple(
+    Fault(at_s=40.0 * time, kind="kill", nodes=NODES, for_s=5, number=11 * time) for time in range(1, 25)
+)
+CHANGES = tuple(
+    Fault(at_s=60.0 * minute, kind="changed-object", number=6 * minute + model)
+    for minute in range(3, 20)
+    for model in range(6)
+)
+SLOW_STORE = (
+    lasting("slow-store", everywhere=True),
+    *(
+        Fault(at_s=at_s, kind="kill", nodes=(1,), for_s=5, number=59)
+        for at_s in (250.0, 550.0, 850.0, 1150.0)
+    ),
+)
+LIES = tuple(
+    Fault(at_s=1.0 + 200 * number, kind="lying-store", for_s=190, number=number) for number in range(1, 9)
+)
 NOTHING_TO_INSTALL = (
     lasting("registry-offline", for_s=300, everywhere=True),
     lasting("lying-registry", at_s=301, for_s=200, everywhere=True),
@@ -53,7 +71,13 @@ PLANTED = (
     ),
     Planted(planted.journal_that_is_not_written, (lasting("kill", at_s=400, for_s=5),), "orphan"),
     Planted(planted.backend_built_in_its_place, (), "torn-file"),
-    Planted(planted.upload_that_is_visible_at_once, (lasting("kill", at_s=60, for_s=5),), "torn-file"),
+    Planted(planted.cache_that_never_asks_again, CHANGES, "stale-object"),
+    Planted(planted.object_that_is_visible_at_once, SLOW_STORE, "torn-file"),
+    Planted(planted.objects_that_are_not_checked, LIES, "torn-file"),
+    Planted(planted.cache_that_is_never_swept, (), "cache-limit", hours=3),
+    Planted(planted.upload_that_only_seems_done, (), "stale-object"),
+    Planted(planted.service_that_forgets_no_heartbeat, (), "growth"),
+    Planted(planted.upload_that_is_visible_at_once, KILLS, "torn-file"),
     Planted(
         planted.worker_that_ends_over_a_failed_command,
         (lasting("start-crash", for_s=600),),

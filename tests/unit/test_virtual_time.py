@@ -1,11 +1,13 @@
 """The clock that jumps, and the order that never changes."""
 
+import asyncio
 import subprocess
 import sys
 
 import anyio
 import pytest
 from anyio._backends import _asyncio as anyio_asyncio
+from anyio._core import _eventloop as anyio_eventloop
 
 from localai_worker.app.virtual_time import run_in_virtual_time
 
@@ -72,6 +74,31 @@ def test_cancellation_reaches_tasks_and_scopes_in_the_same_order_in_every_proces
 
 
 def test_anyio_is_as_it_was_afterwards() -> None:
-    before = anyio_asyncio.CancelScope
+    async def waits() -> None:
+        await anyio.Event().wait()
+
+    before = anyio_asyncio.CancelScope, anyio_eventloop.current_async_library
     run_in_virtual_time(hours)
-    assert anyio_asyncio.CancelScope is before
+    with pytest.raises(RuntimeError, match="would hang for ever"):
+        run_in_virtual_time(waits)
+    assert (anyio_asyncio.CancelScope, anyio_eventloop.current_async_library) == before
+
+
+def test_callbacks_run_in_the_order_of_their_time_and_a_cancelled_or_failing_one_ends_nothing() -> None:
+    async def main() -> tuple[list[str], list[str]]:
+        loop, ran, told = asyncio.get_running_loop(), list[str](), list[str]()
+        loop.set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+        late = loop.call_later(3, ran.append, "cancelled")
+        loop.call_at(loop.time() + 2, ran.append, "second")
+        loop.call_later(1, ran.append, "first")
+        loop.call_soon_threadsafe(ran.append, "at once")
+        loop.call_soon(int, "no number")
+        late.cancel()
+        await anyio.sleep(10)
+        assert late.cancelled()
+        assert late.when() == 3
+        return ran, told
+
+    ran, told = run_in_virtual_time(main)
+    assert ran == ["at once", "first", "second"]
+    assert ["no number" in each for each in told] == [True]

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ...domain.ports.backend_client import ModelToLoad
 
@@ -35,10 +36,15 @@ class FakeBackend:
 
     def embed(self, text: str) -> tuple[float, ...]:
         """A unit vector from hashed character trigrams: texts that share word parts come out alike."""
-        vector = [0.0] * _DIMENSIONS
-        padded = f"  {text.lower()} "
-        for start in range(len(padded) - _TRIGRAM + 1):
-            digest = hashlib.blake2b(padded[start : start + _TRIGRAM].encode(), digest_size=2).digest()
-            vector[int.from_bytes(digest) % _DIMENSIONS] += 1.0
-        norm = math.sqrt(sum(value * value for value in vector)) or 1.0
-        return tuple(value / norm for value in vector)
+        return _embedded(text)
+
+
+@lru_cache(maxsize=1024)
+def _embedded(text: str) -> tuple[float, ...]:
+    vector = [0.0] * _DIMENSIONS
+    padded = f"  {text.lower()} "
+    for start in range(len(padded) - _TRIGRAM + 1):
+        digest = hashlib.blake2b(padded[start : start + _TRIGRAM].encode(), digest_size=2).digest()
+        vector[int.from_bytes(digest) % _DIMENSIONS] += 1.0
+    norm = math.sqrt(sum(value * value for value in vector)) or 1.0
+    return tuple(value / norm for value in vector)

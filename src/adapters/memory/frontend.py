@@ -74,7 +74,8 @@ class InMemoryFrontend(NodeRegistry):
         try:
             await self._play_faults()
             self._check_token("heartbeat", authorization)
-            self.row(node_id).take_heartbeat(_read(body), self.generation, self.clock.now())
+            now = self.clock.now() if self.slow_s else came_at
+            self.row(node_id).take_heartbeat(_read(body), self.generation, now)
             answered = 200
         except NodeCallRefused as refused:
             answered = refused.status

@@ -70,6 +70,8 @@ class FakeProcess:
 
     @property
     def exit(self) -> ProcessExit | None:
+        if self._ends_s == self.kept_until_s == math.inf:
+            return None
         now_s = anyio.current_time()
         if now_s >= self._kept_until_s <= self._ends_s:
             return ProcessExit(signal=9)

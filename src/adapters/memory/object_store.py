@@ -11,7 +11,6 @@ from ...domain.ports.ranged_files import AssembledFile, SourceFile
 from ...domain.store_errors import ObjectChanged, ObjectInvalid, ObjectMissing, StoreUnavailable
 
 LONGEST_KEY_BYTES = 1024  # as S3
-_BLOCK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,17 @@ class InMemoryStoredObject:
         self._store, self._key = store, key
 
     async def copy_to(self, target: AssembledFile) -> None:
+        operation, block_bytes = f"getting object {self._key}", self._store.block_bytes
         for gap in target.missing:
-            for at in range(gap.start, gap.stop, _BLOCK_BYTES):
-                await self._store.breathe(f"getting object {self._key}")
-                now = self._store.found(self._key, f"getting object {self._key}")
+            for at in range(gap.start, gap.stop, block_bytes):
+                await self._store.breathe(operation)
+                now = self._store.found(self._key, operation)
                 if now.info.version != self.info.version:
                     raise ObjectChanged(self._key)
-                target.write_at(at, memoryview(now.content)[at : min(at + _BLOCK_BYTES, gap.stop)])
+                if len(now.content) != self.info.size_bytes:
+                    said = f"{self.info.size_bytes} bytes were announced, it has {len(now.content)}"
+                    raise ObjectInvalid(operation, said)
+                target.write_at(at, memoryview(now.content)[at : min(at + block_bytes, gap.stop)])
 
     async def close(self) -> None:
         await checkpoint()
@@ -46,13 +49,14 @@ class InMemoryStoredObject:
 class InMemoryObjectStore:
     """Objects by key.
 
-    `offline`: a test pulls the plug here; `block_s`: how long 64 KiB take; `whole_bytes`: objects up to this
-    size come with their opening.
+    `offline`: a test pulls the plug here; `block_s`: how long `block_bytes` take; `whole_bytes`: objects of
+    up to this size come with their opening.
     """
 
     objects: dict[StagingKey, _Object] = field(default_factory=dict)
     offline: bool = False
     block_s: float = 0.0
+    block_bytes: int = 64 * 1024
     whole_bytes: int = 0
     _changes: int = 0
 

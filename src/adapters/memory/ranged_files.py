@@ -17,6 +17,7 @@ from .filesystem import InMemoryFileSystem
 from .tree import FileNode
 
 _LOOKS_S = 0.01  # between two looks whether awaited bytes have come
+_KEPT = 64  # files remembered before those that have appeared or were removed are forgotten
 
 
 class InMemoryAssembledFile:
@@ -131,6 +132,11 @@ class InMemoryRangedFiles:
         self._disk = filesystem.disk
         self._kept: dict[PurePosixPath, _Kept] = {}
 
+    def worker_died(self) -> None:
+        """For simulations: nobody assembles anything any more; what was written stays for a later attempt."""
+        for kept in self._kept.values():
+            kept.busy = False
+
     async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> InMemoryAssembledFile:
         await checkpoint()
         target = self._entry(place)
@@ -144,6 +150,8 @@ class InMemoryRangedFiles:
             self._disk.require_room(place.path, size_bytes)
             kept = _Kept(self._disk.tree.new_file(b"", 0o644), version, size_bytes)
             self._disk.tree.attach(hidden, kept.node)
+            if len(self._kept) > _KEPT:
+                self._kept = {path: each for path, each in self._kept.items() if self._found(path) is each}
             self._kept[hidden] = kept
         return InMemoryAssembledFile(self._disk, place.path, target, hidden, kept)
 

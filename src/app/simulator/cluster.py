@@ -5,6 +5,7 @@ fleet in virtual time both act on it.
 Sources: LocalAI core/services/nodes/{router,registry,reconciler}.go.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -77,6 +78,7 @@ class Cluster:
     policies: dict[str, ModelPolicy] = field(default_factory=dict)
     _replicas: dict[str, dict[Place, _Note]] = field(default_factory=dict)
     _reserved: dict[Place, dict[str, None]] = field(default_factory=dict)  # places of loads under way
+    _loads: Counter[NodeId] = field(default_factory=Counter)  # how many of these places a node has
 
     def noted(self, model: str, place: Place, now_s: float) -> None:
         """A replica was loaded, its row stands in the registry."""
@@ -140,6 +142,8 @@ class Cluster:
             raise NoNodeFor(policy.model, f"every replica slot of {len(roomy)} nodes is taken")
         place = min(open_slots, key=lambda each: self._preference(each[0], policy))
         chosen = (place[0].id, place[1])
+        if chosen not in self._reserved:
+            self._loads[chosen[0]] += 1
         self._reserved.setdefault(chosen, {})[policy.model] = None
         return chosen
 
@@ -147,12 +151,18 @@ class Cluster:
         """The load for which `place` was reserved is over, well or not."""
         models = self._reserved.get(place, {})
         models.pop(model, None)
-        if not models:
-            self._reserved.pop(place, None)
+        if not models and self._reserved.pop(place, None) is not None:
+            self._loads[place[0]] -= 1
+            if not self._loads[place[0]]:
+                del self._loads[place[0]]
 
     def free_index(self, row: NodeRow, model: str) -> int | None:
-        """The lowest replica index of `model` that is free on the node; None when all are taken."""
-        for index in range(max(row.max_replicas_per_model, 1)):
+        """The lowest replica index of `model` that is free on the node; None when all are taken.
+
+        A seed frontend knows one replica a node.
+        """
+        slots = 1 if self.registry.generation == "seed" else max(row.max_replicas_per_model, 1)
+        for index in range(slots):
             if (model, index) not in row.models and model not in self._reserved.get((row.id, index), {}):
                 return index
         return None
@@ -215,7 +225,7 @@ class Cluster:
     def _preference(self, row: NodeRow, policy: ModelPolicy) -> tuple[int, int, int, str]:
         """Smallest first; ties end at the node's name, so that equal clusters decide alike."""
         in_flight = sum(model.in_flight for model in row.models.values())
-        loads = sum(1 for node_id, _ in self._reserved if node_id == row.id)
+        loads = self._loads[row.id]
         short_of_vram = bool(policy.vram_bytes) and row.available_vram < policy.vram_bytes
         busy = bool(row.models) or loads > 0
         rank = 2 if short_of_vram and busy else int(busy or short_of_vram)

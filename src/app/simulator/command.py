@@ -32,6 +32,7 @@ def fleet(
     operations: Annotated[
         float, typer.Option(min=0, help="Commands of administrators per node and hour.")
     ] = 1.5,
+    speak: Annotated[str, typer.Option(help="The frontend's generation: seed or newer.")] = "newer",
     report: Annotated[Path | None, typer.Option(help="Write a page with timelines (HTML) there.")] = None,
     replay_file: Annotated[Path | None, typer.Option(help=_REPLAY_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
@@ -53,6 +54,7 @@ def fleet(
             models=models,
             requests=requests,
             operations=operations,
+            speak=speak,
         )
         return run_fleet(plan, seeds, jobs, Wanted(as_json=as_json, report=report, replay_file=replay_file))
 

@@ -25,6 +25,7 @@ from ...domain.messages.writing import EMPTY_REQUEST, NO_BODY
 from ...domain.node import NodeId
 from ...domain.ports.backend_client import InferenceClient, ModelToLoad
 from ...domain.ports.object_store import ObjectStore
+from ...domain.ports.ranged_files import RangedFiles
 from .failures import CommandRefused, NodeNotThere
 from .gallery_json import galleries_json
 from .node_commands import NodeCommands
@@ -50,13 +51,15 @@ class SimulatedFrontend(NodeCommands):
 
     A command raises what the bus raises, MalformedMessage for an answer that is none, and CommandRefused
     with the worker's text. `stager` makes the stager for a node's `http_address`; with an `object_store`
-    files go through that instead. `exchanges` are the latest bus messages, oldest first.
+    files go through that instead. `ranged` are the frontend's own files. `exchanges` are the latest bus
+    messages, oldest first.
     """
 
     inference: InferenceClient
     token: str = field(default="", repr=False)
     stager: Callable[[str], Stager] | None = None
     object_store: ObjectStore | None = None
+    ranged: RangedFiles = field(default_factory=LocalRangedFiles)
     _staged_bytes: dict[tuple[str, str], int] = field(default_factory=dict)  # by node and model
 
     async def wait_for_node(self, name: str, status: str = "healthy", *, timeout_s: float = NODE_S) -> NodeId:
@@ -191,8 +194,12 @@ class SimulatedFrontend(NodeCommands):
     def stager_for(self, node_id: NodeId) -> Stager:
         """A stager for the node's files; the caller closes it."""
         if self.object_store is not None:
-            return ObjectStager(self.object_store, LocalRangedFiles(), NodeSubjects(node_id), self._request)
+            return self.object_stager(node_id, self.object_store)
         return (self.stager or self._http_stager)(self.registry.row(node_id).http_address)
+
+    def object_stager(self, node_id: NodeId, store: ObjectStore) -> ObjectStager:
+        """The stager through `store`."""
+        return ObjectStager(store, self.ranged, NodeSubjects(node_id), self._request)
 
     async def load_model(self, address: str, model: ModelToLoad) -> None:
         """Have the backend at `address` load `model`, and note its row: one request is reserved for it.

@@ -141,7 +141,7 @@ async def test_progress_counts_all_layers_as_one(own: OwnRegistry, tmp_path: Pat
     total_bytes = sum(map(len, layers))
     done = [each.done_bytes for each in told]
     assert done == sorted(done)
-    assert len(set(done)) > 3
+    assert len(set(done)) >= 3
     assert {each.total_bytes for each in told[1:]} == {total_bytes}
     assert told[-1] == FetchProgress(FetchPhase.EXTRACTING, total_bytes, total_bytes)
 

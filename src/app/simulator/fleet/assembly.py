@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from ...settings import Settings
 from ...slim_injector import providers
 from .broker import FleetBroker
 from .fence import Fence, Watch
-from .host import Host
-from .life import STATE_PATH, Life
+from .host import STATE_PATH, Host
+from .life import Life
+from .objects import FleetObjectStore
 from .plan import PORTS_PER_NODE, TOKEN
 from .registry import BackendRegistry, FleetArtifacts
+
+CACHE_LIMIT_BYTES = 600  # two models of `inference.model_file`
 
 _REPLICAS_PER_MODEL = 2
 _ENVIRONMENT = {"PATH": "/bin"}
@@ -40,6 +44,7 @@ class Surroundings:
     broker: FleetBroker
     frontend: InMemoryFrontend
     backends: BackendRegistry
+    objects: FleetObjectStore
 
 
 def _settings() -> Settings:
@@ -54,6 +59,9 @@ def _settings() -> Settings:
         "LOCALAI_MODELS_PATH": "/node/models",
         "LOCALAI_BACKENDS_PATH": "/node/backends",
         "LOCALAI_WORKER_STATE_PATH": str(STATE_PATH),
+        "LOCALAI_STORAGE_URL": "http://objects.invalid",
+        "LOCALAI_STORAGE_BUCKET": "fleet",
+        "LOCALAI_STORAGE_CACHE_LIMIT": str(CACHE_LIMIT_BYTES),
     }
     return resolve_settings(
         {}, environment, cwd=Path("/node"), home=Path("/node"), hostname="node", pid=1
@@ -70,11 +78,16 @@ class AssemblyLine:
     _base: Settings = field(default_factory=_settings)
     _container: Container = field(init=False)
     _parts: MemoryParts = field(init=False)
+    _singletons: tuple[Any, ...] = field(init=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
 
     def __post_init__(self) -> None:
         self._container = Container(settings=self._base, environment=_ENVIRONMENT)
         self._parts = in_memory(self._container)
+        found = chain.from_iterable(
+            each.traverse(types=[providers.BaseSingleton]) for each in (self._container, self._parts)
+        )
+        self._singletons = tuple(dict.fromkeys(found))  # found once: it takes longer than to make them
 
     async def begin(
         self, host: Host, number: int, watch: Callable[[Life], Watch], killed: Callable[[], None]
@@ -83,6 +96,7 @@ class AssemblyLine:
         late = _LateWatch()
         fence = Fence(late, killed)
         bus = InMemoryMessageBus(self.around.broker)
+        bus.offline = host.bus_cuts > 0
         async with self._lock:
             with self._made_for(host, fence, bus):
                 worker = await build_worker(self._container)
@@ -95,8 +109,8 @@ class AssemblyLine:
     def _made_for(self, host: Host, fence: Fence, bus: InMemoryMessageBus) -> Iterator[None]:
         """The container with everything around it replaced by what `host` has."""
         container, parts = self._container, self._parts
-        container.reset_singletons()
-        parts.reset_singletons()
+        for provider in self._singletons:
+            provider.reset()
         filesystem = fence.guard(host.filesystem, "filesystem")
         base = {"machine": host.machine, "filesystem": filesystem}
         own: dict[str, Any] = {
@@ -109,6 +123,8 @@ class AssemblyLine:
             "artifacts": FleetArtifacts(filesystem, self.around.backends),
             "gallery_source": self.around.backends.galleries,
             "http": InMemoryHttpServer(None),  # files are handed to the service behind it
+            "object_store": self.around.objects if host.has_store else None,
+            "ranged_files": host.ranged,
         }
         overridden = []
 
@@ -133,7 +149,9 @@ class AssemblyLine:
     def _settings_of(self, host: Host) -> Settings:
         addresses = self._base.addresses
         grpc, http = HostPort(host.name, addresses.grpc.port), HostPort(host.name, addresses.http.port)
-        return replace(self._base, node_name=host.name, addresses=replace(addresses, grpc=grpc, http=http))
+        url = self._base.storage_url if host.has_store else ""
+        addresses = replace(addresses, grpc=grpc, http=http)
+        return replace(self._base, node_name=host.name, addresses=addresses, storage_url=url)
 
 
 class _LateWatch:

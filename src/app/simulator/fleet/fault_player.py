@@ -9,13 +9,14 @@ from ....adapters.memory.backend import FakeBackend
 from ....domain.addresses import DEFAULT_BASE_PORT
 from ....domain.ports.processes import ProcessExit
 from .fleet import Fleet
-from .host import Host
-from .life import STATE_PATH
+from .host import STATE_PATH, Host
+from .objects import LIES
 from .plan import PORTS_PER_NODE, Fault
 
 _PATIENCE_S = 20.0
 _STEPS = 60  # a kill comes within so many calls of the worker
 _DAY_S = 86_400.0
+_REPLACED_S = 5.0  # how long nobody is there while one frontend takes over from another
 # Faults that only set a flag of their host for a while.
 _FLAGS = {
     "slow-start": "starts_slowly",
@@ -68,12 +69,14 @@ class FaultPlayer:
         self.fleet.broker.calm()
 
     async def bus_partition(self, hosts: list[Host], fault: Fault) -> None:
-        cut = [life for host in hosts if (life := self.fleet.life_on(host.name))]
-        for life in cut:
-            life.bus.offline = True
+        for host in hosts:
+            host.bus_cuts += 1  # a worker that starts meanwhile is cut off too
+            if life := self.fleet.life_on(host.name):
+                life.bus.offline = True
         await anyio.sleep(fault.for_s)
-        for life in cut:
-            if not life.fence.down:
+        for host in hosts:
+            host.bus_cuts -= 1
+            if (life := self.fleet.life_on(host.name)) and not host.bus_cuts:
                 life.bus.offline = False
 
     async def bus_restart(self, _hosts: list[Host], fault: Fault) -> None:
@@ -88,7 +91,12 @@ class FaultPlayer:
         self.fleet.bus.echoes -= ids
 
     async def frontend_restart(self, _hosts: list[Host], fault: Fault) -> None:
-        await self.fleet.restart_frontend(fault.for_s, wiped=False)
+        await self.fleet.restart_frontend(fault.for_s)
+
+    async def frontend_replaced(self, _hosts: list[Host], fault: Fault) -> None:
+        await self.fleet.restart_frontend(_REPLACED_S, replaced=True)
+        await anyio.sleep(fault.for_s - 2 * _REPLACED_S)
+        await self.fleet.restart_frontend(_REPLACED_S, replaced=True)
 
     async def registry_wiped(self, _hosts: list[Host], fault: Fault) -> None:
         await self.fleet.restart_frontend(fault.for_s, wiped=True)
@@ -140,7 +148,9 @@ class FaultPlayer:
     async def crash(self, hosts: list[Host], fault: Fault) -> None:
         for host in hosts:
             if running := host.machine.running:
-                running[fault.number % len(running)].end(ProcessExit(signal=11))
+                process = running[fault.number % len(running)]
+                process.print("Segmentation fault\n", stderr=True)
+                process.end(ProcessExit(signal=11))
 
     async def stolen_port(self, hosts: list[Host], fault: Fault) -> None:
         port = DEFAULT_BASE_PORT + 1 + fault.number % (PORTS_PER_NODE // 2)
@@ -172,6 +182,26 @@ class FaultPlayer:
         self.fleet.backends.set_offline(offline=True)
         await anyio.sleep(fault.for_s)
         self.fleet.backends.set_offline(offline=False)
+
+    async def store_offline(self, _hosts: list[Host], fault: Fault) -> None:
+        self.fleet.objects.offline = True
+        await anyio.sleep(fault.for_s)
+        self.fleet.objects.offline = False
+
+    async def slow_store(self, _hosts: list[Host], fault: Fault) -> None:
+        self.fleet.objects.slow = True
+        await anyio.sleep(fault.for_s)
+        self.fleet.objects.slow = False
+
+    async def lying_store(self, _hosts: list[Host], fault: Fault) -> None:
+        self.fleet.objects.lies = LIES[fault.number % len(LIES)]
+        await anyio.sleep(fault.for_s)
+        self.fleet.objects.lies = ""
+
+    async def changed_object(self, _hosts: list[Host], fault: Fault) -> None:
+        models = list(self.fleet.frontend.cluster.policies)
+        number, model = divmod(fault.number, len(models))
+        self.fleet.desk.change(models[model], deleted=number % 4 == 0)
 
     async def clock_jump(self, hosts: list[Host], fault: Fault) -> None:
         for host in hosts:

@@ -42,6 +42,12 @@ KINDS: dict[str, Kind] = {
         Kind("echo", "every command to a node is sent twice", per_node_hour=0.05, lasts_s=(60, 300)),
         Kind("frontend-restart", "the frontend restarts", per_hour=0.5, lasts_s=(2, 40)),
         Kind("registry-wiped", "the frontend restarts and knows nobody", per_hour=0.3, lasts_s=(2, 40)),
+        Kind(
+            "frontend-replaced",
+            "a frontend of the other generation takes over for a while",
+            per_hour=0.2,
+            lasts_s=(300, 1800),
+        ),
         Kind("frontend-errors", "the frontend answers nodes with 503", per_hour=0.5, lasts_s=(0, 0)),
         Kind("heartbeat-gap", "a node does not reach the frontend", per_node_hour=0.1, lasts_s=(15, 200)),
         Kind(
@@ -86,6 +92,20 @@ KINDS: dict[str, Kind] = {
         Kind("slow-registry", "downloads take minutes", per_hour=0.5, lasts_s=(120, 900)),
         Kind("lying-registry", "payloads break off half-way", per_hour=0.5, lasts_s=(60, 600)),
         Kind("registry-offline", "gallery and registry are away", per_hour=0.5, lasts_s=(60, 600)),
+        Kind("store-offline", "the object store is away", per_hour=0.3, lasts_s=(30, 600)),
+        Kind(
+            "slow-store",
+            "every answer of the object store takes up to 150 s",
+            per_hour=0.3,
+            lasts_s=(60, 900),
+        ),
+        Kind(
+            "lying-store",
+            "the object store tells a wrong length or ETag, or sends wrong bytes",
+            per_hour=0.3,
+            lasts_s=(30, 600),
+        ),
+        Kind("changed-object", "a model's object is replaced by another, or deleted", per_hour=2),
         Kind("clock-jump", "a machine's clock jumps by up to a day", per_node_hour=0.05),
     )
 }

@@ -15,7 +15,9 @@ from typing import Any, Protocol, TypeVar, cast
 from ....adapters.memory.bus import InMemorySubscription
 from ....adapters.memory.file_transfers import InMemoryIncomingFile, InMemoryOutgoingFile, InMemoryPartialFile
 from ....adapters.memory.machine import FakeProcess
+from ....adapters.memory.object_store import InMemoryStoredObject
 from ....adapters.memory.processes import FoundFakeProcess
+from ....adapters.memory.ranged_files import InMemoryAssembledFile, InMemorySourceFile, InMemoryWholeFile
 from ....domain.ports.processes import MarkedGroup
 
 Port = TypeVar("Port")
@@ -27,6 +29,10 @@ _ROLES: dict[type, str] = {
     InMemoryIncomingFile: "incoming",
     InMemoryPartialFile: "incoming",
     InMemoryOutgoingFile: "outgoing",
+    InMemoryStoredObject: "stored",
+    InMemoryAssembledFile: "assembled",
+    InMemoryWholeFile: "whole",
+    InMemorySourceFile: "source",
 }
 # Calls without an effect, most of them polled or part of every heartbeat: not worth a line in the history.
 _QUIET = frozenset(
@@ -84,8 +90,8 @@ class Fence:
         self.down = self._armed = True
 
     def guard(self, port: Port, role: str) -> Port:
-        """`port` as the worker sees it."""
-        return cast(Port, _Guarded(port, role, self))
+        """`port` as the worker sees it; one that is behind a fence already stays as it is."""
+        return port if isinstance(port, _Guarded) else cast(Port, _Guarded(port, role, self))
 
     def cross(self) -> None:
         """Pass, if the worker lives; where it is to die here, it does."""
@@ -109,13 +115,16 @@ class Fence:
     def asynchronous(self, role: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method`, a coroutine function, behind the fence."""
 
-        async def quiet(*args: Any, **options: Any) -> Any:
-            if self._armed:
-                self.cross()
+        async def armed(*args: Any, **options: Any) -> Any:
+            self.cross()
             result = await method(*args, **options)
-            if self._armed:
-                self.cross()
+            self.cross()
             return result
+
+        def quiet(*args: Any, **options: Any) -> Any:
+            # Most calls of a fleet come through here. One that the kill overtakes returns to code whose next
+            # call is stopped.
+            return armed(*args, **options) if self._armed else method(*args, **options)
 
         async def watched(*args: Any, **options: Any) -> Any:
             if self._armed:

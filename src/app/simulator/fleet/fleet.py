@@ -21,6 +21,8 @@ from .inference import FleetFiles, FleetInference
 from .invariants import Invariants
 from .life import Life
 from .models import policies_of
+from .object_desk import ObjectDesk
+from .objects import FleetObjectStore
 from .plan import TOKEN, FleetPlan
 from .registry import BackendRegistry
 from .watch import LifeWatch
@@ -40,6 +42,8 @@ class Fleet:
     broker: FleetBroker = field(init=False)
     registry: InMemoryFrontend = field(init=False)
     backends: BackendRegistry = field(init=False)
+    objects: FleetObjectStore = field(init=False)
+    desk: ObjectDesk = field(init=False)
     assembly: AssemblyLine = field(init=False)
     frontend: FleetFrontend = field(init=False)
     bus: EchoingBus = field(init=False)
@@ -54,14 +58,18 @@ class Fleet:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        self.hosts = [Host(number, plan.random("host", number)) for number in range(plan.nodes)]
+        self.hosts = [
+            Host(number, plan.random("host", number), plan.has_store(number)) for number in range(plan.nodes)
+        ]
         by_name = {host.name: host for host in self.hosts}
         self.broker = FleetBroker(plan.random("broker"), self.rules.replies.asked)
-        self.registry = InMemoryFrontend(token=TOKEN)
+        self.registry = InMemoryFrontend(token=TOKEN, generation=plan.generation)
         self.registry.calls = type(self.registry.calls)(maxlen=100)
         self.backends = BackendRegistry(plan.random("registry"))
-        self.assembly = AssemblyLine(Surroundings(self.broker, self.registry, self.backends))
+        self.objects = self.rules.store
+        self.assembly = AssemblyLine(Surroundings(self.broker, self.registry, self.backends, self.objects))
         self.bus = EchoingBus(self.broker)
+        self.desk = ObjectDesk(self.objects, plan.random("desk"))
         cluster = Cluster(self.registry, {policy.model: policy for policy in policies_of(plan)})
         self.frontend = FleetFrontend(
             sim=SimulatedFrontend(
@@ -69,10 +77,13 @@ class Fleet:
                 registry=self.registry,
                 inference=FleetInference(by_name, plan.random("inference")),
                 token=TOKEN,
+                ranged=self.desk.ranged,
             ),
             registry=self.registry,
             cluster=cluster,
             files=FleetFiles(self.life_on, plan.random("files")),
+            desk=self.desk,
+            hosts=by_name,
             random=plan.random("frontend"),
             figures=self.figures,
             history=self.history,
@@ -114,14 +125,18 @@ class Fleet:
         self._dead[life] = asyncio.get_running_loop().create_task(self._clear_away(life))
         self.rules.gone(life)
         self.rules.machines.after_death(host)
+        self.rules.objects.look(host)
 
     def start(self, host: Host, in_s: float = 0.0) -> None:
         """Start a worker on the machine, unless one lives there by then."""
         assert self._tasks is not None
         self._tasks.start_soon(self._start_later, host, in_s)
 
-    async def restart_frontend(self, away_s: float, *, wiped: bool) -> None:
-        """Stop the frontend, and start it again later; what it was doing is lost."""
+    async def restart_frontend(self, away_s: float, *, wiped: bool = False, replaced: bool = False) -> None:
+        """Stop the frontend, and start it again later; what it was doing is lost.
+
+        `wiped`: and all it knew; `replaced`: the one that starts is of the other generation.
+        """
         if self._restarts == 0:
             self._frontend_may_run = anyio.Event()
         self._restarts += 1
@@ -129,6 +144,8 @@ class Fleet:
         self._frontend_scope.cancel()
         if wiped:
             self.frontend.forget_everything()
+        if replaced:
+            self.registry.generation = "newer" if self.registry.generation == "seed" else "seed"
         await anyio.sleep(away_s)
         self._restarts -= 1
         if self._restarts == 0:

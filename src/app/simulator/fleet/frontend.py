@@ -3,7 +3,7 @@
 Sources: LocalAI core/services/nodes/{router,reconciler,health}.go; the intervals are theirs.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,9 @@ from ..cluster import Cluster, ModelPolicy, NoNodeFor, Place
 from ..frontend import SimulatedFrontend
 from .figures import Figures
 from .history import History
+from .host import Host
 from .inference import FleetFiles, model_file
+from .object_desk import ObjectDesk
 from .registry import GALLERY
 
 MONITOR_S = 15.0
@@ -30,6 +32,9 @@ RECONCILE_S = 30.0
 PROBE_AFTER_S = 120.0
 MISSES = 2  # of models.running, then a row goes
 WATCHDOG_S = 20 * 60.0  # a model nobody asked for so long is stopped
+
+SEED_PROBE_S = 1.0
+USED_EVERY_S = 300.0  # a node with the object store gets an input and a result that often at most
 
 _SAMPLED = 128  # nodes a placement looks at; all of them in a small fleet
 _WAIT_S = 60.0  # a request waits so long for a cold load
@@ -46,12 +51,15 @@ class FleetFrontend:
     registry: InMemoryFrontend
     cluster: Cluster
     files: FleetFiles
+    desk: ObjectDesk
+    hosts: Mapping[str, Host]
     random: Random
     figures: Figures
     history: History
     _loading: KeyedLocks[str] = field(default_factory=KeyedLocks)
     _tasks: TaskGroup | None = None
-    _used_s: dict[str, float] = field(default_factory=dict)
+    _used_s: dict[str, float] = field(default_factory=dict)  # by model
+    _results_s: dict[NodeId, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """The health monitor, the reconcilers and whatever is spawned meanwhile."""
@@ -97,6 +105,7 @@ class FleetFrontend:
                     self.cluster.drop(model, place)
                     continue
                 self.cluster.used(model, place, anyio.current_time())
+                self._use_objects(place[0])
                 self.figures.count("answered")
                 self.figures.took("request", anyio.current_time(), anyio.current_time() - began_s)
                 return
@@ -124,8 +133,7 @@ class FleetFrontend:
                 address = await self.sim.install(
                     node_id, policy.backend, model_id=policy.model, replica_index=index, galleries=(GALLERY,)
                 )
-            name = f"{policy.model}.gguf"
-            path = await self.files.ensure(host, f"models/{policy.model}/{name}", model_file(policy.model))
+            path = await self._stage(node_id, policy.model)
             async with self.timed("LoadModel"):
                 await self.sim.load_model(address, ModelToLoad(name=policy.model, file=path))
         except WorkerError as error:
@@ -141,9 +149,33 @@ class FleetFrontend:
         self.figures.count("loads")
         return True
 
+    async def _stage(self, node_id: NodeId, model: str) -> str:
+        """Have the node hold the model's file, over HTTP or through the object store; its path there."""
+        host = self.hosts[self.registry.row(node_id).name]
+        if not host.has_store:
+            return await self.files.ensure(
+                host.name, f"models/{model}/{model}.gguf", model_file(model), self.registry.generation
+            )
+        async with self.timed("files.ensure"):
+            return await self.desk.ensure_model(self.sim.object_stager(node_id, self.desk.store), model)
+
+    def _use_objects(self, node_id: NodeId) -> None:
+        """Now and then a request has an input and a result that go through the object store."""
+        now_s = anyio.current_time()
+        row = self.registry.nodes.get(node_id)
+        if row is None or not self.hosts[row.name].has_store:
+            return
+        if now_s - self._results_s.get(node_id, -USED_EVERY_S) >= USED_EVERY_S:
+            self._results_s[node_id] = now_s
+            self.spawn("operation", "input and result", node_id)
+
+    async def _input_and_result(self, node_id: NodeId) -> None:
+        host = self.hosts[self.registry.row(node_id).name]
+        await self.desk.use(self.sim.object_stager(node_id, self.desk.store), host)
+
     async def _reap(self, node_id: NodeId, key: str) -> None:
-        """Have what may have come of an abandoned load stopped."""
-        if node_id in self.registry.nodes:
+        """Have what may have come of an abandoned load stopped; a seed frontend leaves it."""
+        if node_id in self.registry.nodes and not self._is_seed:
             await self.operation("stop", node_id, key)
 
     async def _evict(self) -> bool:
@@ -168,18 +200,28 @@ class FleetFrontend:
             self.figures.count(what)
 
     def _command(self, what: str) -> Callable[..., Awaitable[object]]:
-        sim = self.sim
+        """A seed frontend stops all of a model, and upgrades by the message that installs."""
+        sim, is_seed = self.sim, self._is_seed
+        install = partial(sim.install, galleries=(GALLERY,))
         commands: dict[str, Callable[..., Awaitable[object]]] = {
             "stop": sim.stop,
             "unload": sim.unload,
-            "model.stop": sim.stop_replica,
+            "model.stop": self._stop_model_of if is_seed else sim.stop_replica,
             "delete model": sim.delete_model,
             "backend.delete": sim.delete_backend,
-            "backend.upgrade": partial(sim.upgrade, galleries=(GALLERY,)),
+            "backend.upgrade": install if is_seed else partial(sim.upgrade, galleries=(GALLERY,)),
             "backend.list": sim.list_backends,
-            "install backend": partial(sim.install, galleries=(GALLERY,)),
+            "install backend": install,
+            "input and result": self._input_and_result,
         }
         return commands[what]
+
+    async def _stop_model_of(self, node_id: NodeId, key: str, _address: str) -> None:
+        await self.sim.stop(node_id, key.rpartition("#")[0])
+
+    @property
+    def _is_seed(self) -> bool:
+        return self.registry.generation == "seed"
 
     @asynccontextmanager
     async def timed(self, command: str) -> AsyncIterator[None]:
@@ -221,8 +263,15 @@ class FleetFrontend:
             self.spawn("operation", "stop", place[0], model)
 
     async def _probe(self, row: NodeRow) -> None:
-        """Ask a node what runs there; rows it does not confirm go after `MISSES` times."""
+        """Ask a node what runs there; rows it does not confirm go after `MISSES` times.
+
+        A seed frontend asks the backends, and drops a row that misses once.
+        """
         due = self.cluster.unprobed(row, anyio.current_time() - PROBE_AFTER_S)
+        if self._is_seed:
+            for model, index in due:
+                await self._probe_backend(row, model, index)
+            return
         try:
             async with self.timed("models.running"):
                 running = await self.sim.running_models(row.id)
@@ -235,6 +284,19 @@ class FleetFrontend:
             alive = loaded is not None and (model, index, loaded.address) in up
             now_s = anyio.current_time()
             self.cluster.probed(model, (row.id, index), alive=alive, limit=MISSES, now_s=now_s)
+
+    async def _probe_backend(self, row: NodeRow, model: str, index: int) -> None:
+        loaded = row.models.get((model, index))
+        if loaded is None:
+            return
+        try:
+            await self.sim.inference.health(loaded.address, timeout_s=SEED_PROBE_S)
+        except WorkerError:
+            alive = False
+        else:
+            alive = True
+        now_s = anyio.current_time()
+        self.cluster.probed(model, (row.id, index), alive=alive, limit=1, now_s=now_s)
 
     def _some_nodes(self) -> list[NodeRow]:
         rows = list(self.registry.nodes.values())

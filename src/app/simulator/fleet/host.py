@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import anyio
@@ -17,6 +17,7 @@ from ....adapters.memory.filesystem import InMemoryFileSystem
 from ....adapters.memory.frontend import InMemoryFrontend
 from ....adapters.memory.frontend_client import InMemoryFrontendClient
 from ....adapters.memory.machine import FakeProcess, FakeProgram, InMemoryMachine
+from ....adapters.memory.ranged_files import InMemoryRangedFiles
 from ....domain.errors import FrontendUnavailable
 from ....domain.ports.hardware import Gpu, Hardware, Memory
 from ....domain.ports.processes import ProcessSpec
@@ -26,6 +27,7 @@ _GIB = 1 << 30
 _KEPT_DEAD = 8
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL_BYTES = 4 * _GIB  # of graphics memory that every running backend is said to hold
+STATE_PATH = Path("/node/state")
 
 
 @dataclass
@@ -78,17 +80,22 @@ class HostFrontendClient(InMemoryFrontendClient):
     host: "Host | None" = None
 
     async def register(self, request: Any) -> Any:
-        await self._pass()
+        if self._is_cut:
+            await self._fail()
         return await super().register(request)
 
     async def heartbeat(self, node_id: Any, beat: Any) -> None:
-        await self._pass()
+        if self._is_cut:
+            await self._fail()
         await super().heartbeat(node_id, beat)
 
-    async def _pass(self) -> None:
-        if self.host is not None and self.host.frontend_cut:
-            await checkpoint()
-            raise FrontendUnavailable("memory", "the network to the frontend is cut")
+    @property
+    def _is_cut(self) -> bool:
+        return self.host is not None and self.host.frontend_cut
+
+    async def _fail(self) -> NoReturn:
+        await checkpoint()
+        raise FrontendUnavailable("memory", "the network to the frontend is cut")
 
 
 class _Programs(UserDict[str, FakeProgram]):
@@ -105,15 +112,20 @@ class _Programs(UserDict[str, FakeProgram]):
 
 @dataclass(eq=False)
 class Host:
-    """A machine with its disk. The flags are faults under way: each says what the next backend does,
-    or what is between the machine and the frontend.
+    """A machine with its disk; its worker gets files through an object store if it `has_store`, else by HTTP.
+
+    The flags are faults under way: each says what the next backend does, or what is between the machine and
+    the frontend.
     """
 
     number: int
     random: Random
+    has_store: bool = False
     machine: HostMachine = field(default_factory=HostMachine)
     clock: HostClock = field(default_factory=HostClock)
     filesystem: InMemoryFileSystem = field(init=False)
+    ranged: InMemoryRangedFiles = field(init=False)
+    bus_cuts: int = 0  # partitions under way
     frontend_cut: bool = False
     starts_slowly: bool = False
     dies_at_start: bool = False
@@ -125,12 +137,19 @@ class Host:
 
     def __post_init__(self) -> None:
         self.filesystem = InMemoryFileSystem(clock=self.clock)
+        self.ranged = InMemoryRangedFiles(self.filesystem)
         self.hardware = HostHardware(self.machine, self.random.choice((16, 24, 48, 80)) * _GIB)
         self.programs = _Programs(self)
 
     @property
     def name(self) -> str:
         return node_name(self.number)
+
+    def worker_died(self) -> None:
+        """The kernel takes back what the worker held: its locks, the files it had open."""
+        self.machine.worker_died(STATE_PATH)
+        self.filesystem.disk.locked.clear()
+        self.ranged.worker_died()
 
     def client(self, registry: InMemoryFrontend, token: str) -> HostFrontendClient:
         return HostFrontendClient(registry, token, host=self)

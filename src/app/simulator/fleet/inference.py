@@ -9,6 +9,7 @@ from random import Random
 import anyio
 
 from ....adapters.memory.backend_client import InMemoryBackendClient
+from ....adapters.memory.frontend_nodes import Generation
 from ....domain.errors import BackendUnavailable, WorkerError
 from ....domain.ports.backend_client import ModelToLoad
 from ....domain.receive_files import ReceiveFiles
@@ -59,6 +60,9 @@ class FleetInference:
     async def load_model(self, address: str, model: ModelToLoad, *, timeout_s: float) -> None:
         await anyio.sleep(self.random.uniform(1, 20))
         await self._client(address).load_model(address, model, timeout_s=timeout_s)
+        name, _, port = address.rpartition(":")
+        if process := self.hosts[name].process_on(int(port)):
+            process.print(f"loaded {model.name}\n")
 
     async def embed(self, address: str, text: str, *, timeout_s: float) -> tuple[float, ...]:
         """`text` is the model that is wanted: a backend with another one must not answer for it."""
@@ -83,8 +87,9 @@ class FleetFiles:
     life_on: Callable[[str], Life | None]
     random: Random
 
-    async def ensure(self, host: str, key: str, content: bytes) -> str:
-        """Have the worker on `host` hold `content` under `key`; its path there.
+    async def ensure(self, host: str, key: str, content: bytes, generation: Generation) -> str:
+        """Have the worker on `host` hold `content` under `key`; its path there. Only newer frontends go on
+        where an earlier attempt ended.
 
         Raises:
             FilesNotSent: it does not.
@@ -93,20 +98,19 @@ class FleetFiles:
         if life is None or life.fence.down:
             raise FilesNotSent(host, "connection refused")
         try:
-            return await self._send(life.worker.files, key, content)
+            return await self._send(life.worker.files, key, content, resumes=generation == "newer")
         except Fenced as error:
             raise FilesNotSent(host, "connection reset by peer") from error
         except WorkerError as error:
             raise FilesNotSent(host, str(error)) from error
 
-    async def _send(self, files: ReceiveFiles, key: str, content: bytes) -> str:
-        """Go on where an earlier attempt ended, as newer stagers do."""
+    async def _send(self, files: ReceiveFiles, key: str, content: bytes, *, resumes: bool) -> str:
         sha256 = hashlib.sha256(content).hexdigest()
         probed = await files.probe(key)
         if probed is not None and probed.sha256 == sha256:
             return str(probed.path)
-        held = probed.size_bytes if probed is not None and probed.target_sha256 == sha256 else 0
-        span = f"bytes {held}-{len(content) - 1}/{len(content)}"
+        held = probed.size_bytes if resumes and probed is not None and probed.target_sha256 == sha256 else 0
+        span = f"bytes {held}-{len(content) - 1}/{len(content)}" if resumes else None
         upload = await files.receive(key, declared_sha256=sha256, content_range=span)
         if isinstance(upload, Path):
             return str(upload)
@@ -122,6 +126,7 @@ class FleetFiles:
             files.ended(upload)
 
 
-def model_file(model: str) -> bytes:
-    """The content of a model's file: nothing of it fits another model, nor a part of it itself."""
-    return b"".join(hashlib.sha256(f"{model}/{part}".encode()).digest() for part in range(8))
+def model_file(model: str, version: int = 0) -> bytes:
+    """The content of a model's file: nothing of it fits another model or version, nor a part of it itself."""
+    name = f"{model}/{version}" if version else model
+    return b"".join(hashlib.sha256(f"{name}/{part}".encode()).digest() for part in range(8))

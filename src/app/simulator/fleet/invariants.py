@@ -10,8 +10,10 @@
 | orphan | a process lives for a minute that the worker does not know |
 | ghost | the worker's table names a process for a minute that is dead |
 | torn-file | a file or a backend appears that is not whole |
+| stale-object | a file counts as fetched or staged that is not what the object store held meanwhile |
+| cache-limit | the object cache holds more than its limit although nobody wants it |
 | stuck-lock | a lock is held for half an hour |
-| growth | a service remembers more than its bound |
+| growth | a service remembers more than there is to remember |
 | not-healed | after a quiet time a node or a replica that is wanted is missing |
 | worker-ended | a worker ends that nobody stopped or killed |
 """
@@ -24,15 +26,20 @@ import anyio
 from ....adapters.memory.frontend_nodes import NodeStatus
 from ..cluster import Cluster
 from .fence import behind
+from .holdings import holdings
 from .host import Host, key_of
 from .life import Life
 from .machine_rules import MachineRules
+from .object_rules import ObjectRules
+from .objects import FleetObjectStore
 from .plan import PORTS_PER_NODE
 from .reply_rules import ReplyRules
 from .violations import Verdict
 
 SETTLED_S = 60.0  # a process without an entry, or the other way round, may be on its way for so long
 LOCK_S = 1800.0
+_SPARE = 48  # what a service may hold besides one thing for every model, backend and port there is
+_TASKS = 64
 
 
 @dataclass
@@ -48,13 +55,18 @@ class Invariants:
     """All rules; `inspect` is for what only shows over time."""
 
     verdict: Verdict
+    store: FleetObjectStore
+    things: int  # models, backends and ports of a node: more than about so many nobody has to remember
     replies: ReplyRules = field(init=False)
     machines: MachineRules = field(init=False)
+    objects: ObjectRules = field(init=False)
     _seen: dict[int, _Seen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.replies = ReplyRules(self.verdict)
         self.machines = MachineRules(self.verdict, self.replies)
+        self.objects = ObjectRules(self.verdict, self.store)
+        self.replies.checks.update(self.objects.checks)
 
     def born(self, life: Life) -> None:
         """A worker begins."""
@@ -63,9 +75,20 @@ class Invariants:
 
     def gone(self, life: Life) -> None:
         """A worker was killed or has ended."""
+        self.remembered(life)
         self.replies.gone(life)
         if not life.fence.down and (life.failure is not None or not life.stopping):
             self.verdict.fault("worker-ended", life.host, repr(life.failure))
+
+    def remembered(self, life: Life) -> None:
+        """Look for services of a worker that forget nothing."""
+        bound = self.things + _SPARE
+        for path, size in holdings(life.worker, "worker"):
+            if size > bound:
+                self.verdict.fault("growth", life.host, f"{path} holds {size}, more than {bound}")
+        if life.tasks > bound + _TASKS:
+            self.verdict.fault("growth", life.host, f"{life.tasks} tasks, more than {bound + _TASKS}")
+        self.objects.within_limit(life)
 
     def touched(self, host: Host) -> None:
         """Something changed on the host."""

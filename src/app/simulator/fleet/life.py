@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
 
@@ -13,8 +12,6 @@ from ...virtual_time import TaskFamily
 from ...worker import Worker
 from .fence import Fence
 from .host import Host
-
-STATE_PATH = Path("/node/state")
 
 
 @dataclass(eq=False)
@@ -64,12 +61,17 @@ class Life:
         """End it as SIGKILL does: from now on nothing it does has an effect, and its sockets are closed."""
         self.fence.lower()
         self.bus.sever()
-        self.host.machine.worker_died(STATE_PATH)
+        self.host.worker_died()
 
     async def clear_away(self) -> None:
         """After `kill`: end the tasks of the dead process, which achieve nothing any more."""
         if self._family is not None:
             await self._family.end()
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks it is made of now."""
+        return sum(not task.done() for task in self._family.tasks) if self._family else 0
 
     @property
     def is_up(self) -> bool:

@@ -5,11 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from ....adapters.memory.frontend_nodes import Generation
 from ....domain.errors import WorkerError
 
 QUIET_S = 22 * 60.0  # at the end, without faults: the longest wait of a frontend is 15 minutes
 HEALS_FROM_S = 45 * 60.0  # a shorter run has no such quiet end, so healing is not judged
 PORTS_PER_NODE = 16
+GENERATIONS = ("seed", "newer")
+_STORE_EVERY = 4
+_SMALL = 64  # nodes
 TOKEN = "fleet-token"  # noqa: S105 - nobody is kept out by it
 
 
@@ -27,7 +31,10 @@ class WrongPlan(WorkerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPlan:
-    """One simulated time of one fleet. Rates are by node and hour; `models` 0: half as many as nodes."""
+    """One simulated time of one fleet. Rates are by node and hour; `models` 0: half as many as nodes.
+
+    `speak` is the generation of the frontend's protocol.
+    """
 
     nodes: int = 20
     hours: float = 2.0
@@ -36,12 +43,20 @@ class FleetPlan:
     models: int = 0
     requests: float = 20.0
     operations: float = 1.5
+    speak: str = "newer"
 
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= 100_000:
             raise WrongPlan("nodes", self.nodes, "between 1 and 100000")
         if not 0 < self.hours <= 24 * 366:
             raise WrongPlan("hours", self.hours, "above 0 and at most a year (8784)")
+        if self.speak not in GENERATIONS:
+            raise WrongPlan("speak", self.speak, f"one of {', '.join(GENERATIONS)}")
+
+    @property
+    def generation(self) -> Generation:
+        """The frontend's, at the beginning and at the end."""
+        return "seed" if self.speak == "seed" else "newer"
 
     @property
     def duration_s(self) -> float:
@@ -60,6 +75,10 @@ class FleetPlan:
     @property
     def model_count(self) -> int:
         return self.models or max(6, self.nodes // 2)
+
+    def has_store(self, number: int) -> bool:
+        """Whether that machine has the object store: every fourth has, in a large fleet every sixteenth."""
+        return number % (_STORE_EVERY if self.nodes <= _SMALL else 4 * _STORE_EVERY) == 1
 
     def random(self, *names: object) -> random.Random:
         """The numbers of one part of the simulation: what other parts draw does not change them."""

@@ -1,5 +1,6 @@
 """Rules about requests: each is answered once, in time, and with the address of what was asked for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -26,11 +27,15 @@ BOUNDS_S = {
     "model.delete": 30.0,
     "model.stop": 10.0,
     "models.running": 10.0,
+    "files.ensure": 600.0,
+    "files.stage": 600.0,
+    "files.temp": 30.0,
+    "files.listdir": 30.0,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """A request that reached a worker and was not answered yet."""
 
     subject: str
@@ -46,22 +51,32 @@ class _Asked:
         return self.at_s + BOUNDS_S.get(self.command, 900.0)
 
 
+ReplyCheck = Callable[[Host, Asked, bytes], None]
+"""Looks at what was asked of a host, and at the reply."""
+
+
 @dataclass
 class _Requests:
     """Of one life: who waits for an answer, and who has one."""
 
     life: Life
-    asked: dict[str, _Asked] = field(default_factory=dict)
+    asked: dict[str, Asked] = field(default_factory=dict)
     answered: dict[str, None] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
 class ReplyRules:
-    """Follows every request to a worker. `handed` are the processes at the addresses a host has given out."""
+    """Follows every request to a worker. `handed` are the processes at the addresses a host has given out;
+    `checks` look at replies, by command.
+    """
 
     verdict: Verdict
+    checks: dict[str, ReplyCheck] = field(default_factory=dict)
     handed: dict[int, dict[int, FakeProcess]] = field(default_factory=dict)  # by host number, then port
     _requests: dict[InMemoryMessageBus, _Requests] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.checks["backend.install"] = self._check_address
 
     def born(self, life: Life) -> None:
         """A worker begins."""
@@ -85,7 +100,7 @@ class ReplyRules:
         if requests is None:
             return
         asked = requests.asked
-        asked[message.reply_to] = _Asked(message.subject, message.payload, anyio.current_time())
+        asked[message.reply_to] = Asked(message.subject, message.payload, anyio.current_time())
         if len(asked) > _REQUESTS_AT_ONCE:
             self.verdict.fault("growth", requests.life.host, f"{len(asked)} requests wait for an answer")
 
@@ -105,8 +120,8 @@ class ReplyRules:
         took_s = anyio.current_time() - asked.at_s
         if asked.at_s + took_s > asked.late_s:
             self.verdict.fault("late-reply", life.host, f"{asked.command} answered after {took_s:.0f} s")
-        if asked.command == "backend.install":
-            self._check_address(life.host, asked, payload)
+        if check := self.checks.get(asked.command):
+            check(life.host, asked, payload)
 
     def overdue(self, life: Life) -> None:
         """Look for requests that nobody will answer in time any more."""
@@ -117,7 +132,7 @@ class ReplyRules:
                 what = f"no reply to {asked.command} for {now_s - asked.at_s:.0f} s"
                 self.verdict.fault("no-reply", life.host, what)
 
-    def _check_address(self, host: Host, asked: _Asked, payload: bytes) -> None:
+    def _check_address(self, host: Host, asked: Asked, payload: bytes) -> None:
         try:
             reply = BackendInstallReply.from_wire(payload)
             request = BackendInstallRequest.from_wire(asked.payload)

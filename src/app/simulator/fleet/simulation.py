@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import anyio
 
@@ -15,11 +16,14 @@ from .figures import SAMPLES, Figures, Sample
 from .fleet import Fleet
 from .history import History
 from .invariants import Invariants
-from .plan import Case
+from .objects import FleetObjectStore
+from .plan import PORTS_PER_NODE, Case
+from .registry import BACKENDS
 from .violations import Verdict, Violation
 from .workload import Workload
 
 _INSPECT_S = 60.0
+_REMEMBERED_EVERY = 30  # inspections; and whenever a worker ends
 _COLLECT_SELDOM = (50_000, 20, 50)  # Python's own thresholds cost a large fleet a tenth of its time
 
 Progress = Callable[[float], None]
@@ -70,7 +74,9 @@ class _Simulation:
     async def run(self) -> Outcome:
         case = self.case
         with anyio.CancelScope() as whole:
-            rules = Invariants(Verdict(self.history, whole.cancel))
+            objects = FleetObjectStore(random=case.plan.random("objects"))
+            things = case.plan.model_count + len(BACKENDS) + PORTS_PER_NODE
+            rules = Invariants(Verdict(self.history, whole.cancel), objects, things)
             fleet = Fleet(case.plan, self.history, rules, self.figures)
             workload = Workload(fleet)
             async with anyio.create_task_group() as tasks:
@@ -81,11 +87,12 @@ class _Simulation:
                 tasks.start_soon(self._inspect, fleet)
                 tasks.start_soon(self._sample, fleet)
                 await anyio.sleep_until(min(60.0, case.end_s))
-                gc.collect()
-                gc.freeze()
+                gc.freeze()  # without a collection: it takes long, and little is garbage yet
                 gc.enable()
                 await anyio.sleep_until(case.end_s)
                 self._sample_now(fleet)
+                for life in fleet.lives:
+                    rules.remembered(life)
                 if case.plan.is_long and case.end_s >= case.plan.duration_s:
                     rules.healed(fleet.hosts, fleet.frontend.cluster, fleet.life_on)
                 self.history.close()
@@ -100,11 +107,13 @@ class _Simulation:
         )
 
     async def _inspect(self, fleet: Fleet) -> None:
-        while True:
+        for minute in count():
             await anyio.sleep(_INSPECT_S)
             for life in fleet.lives:
                 fleet.rules.touched(life.host)
                 fleet.rules.inspect(life)
+                if (minute + life.host.number) % _REMEMBERED_EVERY == 0:
+                    fleet.rules.remembered(life)
 
     async def _sample(self, fleet: Fleet) -> None:
         every_s = self.case.end_s / SAMPLES

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ....adapters.memory.machine import FakeProcess
+from ....domain.ports.filesystem import RootedPath
 from .history import History
 from .invariants import Invariants
 from .life import Life
@@ -14,6 +15,8 @@ from .life import Life
 _SHOWN = 120
 # After these the worker's belief and the machine are compared at once.
 _TELLING = frozenset({("processes", "spawn"), ("process", "signal_group"), ("bus", "publish")})
+# After these a file of the object cache can be seen.
+_CACHED = frozenset({("assembled", "publish"), ("ranged_files", "put_whole")})
 
 
 @dataclass(eq=False)
@@ -40,6 +43,8 @@ class LifeWatch:
             self.rules.machines.appeared(host, args[0])
         elif role == "incoming" and name == "publish":
             self.rules.machines.models(host)
+        elif (role, name) in _CACHED:
+            self.rules.objects.look(host)
         elif role == "frontend" and name == "register":
             self.rules.replies.forgotten(host)
         if (role, name) in _TELLING:
@@ -56,10 +61,12 @@ def _shown(args: tuple[Any, ...]) -> str:
 
 
 def _text(arg: Any) -> str:
-    if isinstance(arg, bytes | bytearray):
+    if isinstance(arg, bytes | bytearray | memoryview):
         return f"{len(arg)} bytes {zlib.crc32(arg):08x}"
     if isinstance(arg, Enum):
         return arg.name
+    if isinstance(arg, RootedPath):
+        return str(arg.path)
     if isinstance(arg, str | int | float | PurePath):
         return str(arg)
     return type(arg).__name__
