@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from tests.registry import PASSWORD, USER, Registry
 from tests.servers import START_S, find_executable, free_port
@@ -23,11 +24,16 @@ class DockerRegistry(Registry):
     """Debian's docker-registry with its data in `directory`; it can be stopped and started on its port.
 
     With `tokens` it takes what that server sells, with `is_guarded` a basic login. `bundle` is the file of
-    the certificate that tokens are verified with.
+    the certificate that tokens are verified with. With a `certificate` it speaks TLS.
     """
 
     def __init__(
-        self, directory: Path, *, is_guarded: bool = False, tokens: TokenServer | None = None
+        self,
+        directory: Path,
+        *,
+        is_guarded: bool = False,
+        tokens: TokenServer | None = None,
+        certificate: trustme.LeafCert | None = None,
     ) -> None:
         self._program = find_executable("docker-registry")
         self._port = free_port()
@@ -40,6 +46,10 @@ class DockerRegistry(Registry):
             "storage": {"filesystem": {"rootdirectory": str(directory / "registry")}},
             "http": {"addr": self.host},
         }
+        if certificate is not None:
+            self.scheme, pem = "https", directory / "tls.pem"
+            certificate.private_key_and_cert_chain_pem.write_to_path(pem)
+            config["http"]["tls"] = {"certificate": str(pem), "key": str(pem)}
         if is_guarded:
             (directory / "htpasswd").write_text(f"{USER}:{_BCRYPT}\n")
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(directory / "htpasswd")}}
@@ -62,7 +72,7 @@ class DockerRegistry(Registry):
         deadline_s = time.monotonic() + START_S
         while True:
             try:
-                httpx.get(f"http://{self.host}/v2/", trust_env=False, verify=False)
+                httpx.get(f"{self.scheme}://{self.host}/v2/", trust_env=False, verify=False)
                 break
             except httpx.TransportError:
                 if self._process.poll() is not None or time.monotonic() > deadline_s:

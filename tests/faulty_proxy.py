@@ -46,8 +46,10 @@ class FaultyProxy:
         self._resumed.set()
 
     def release(self) -> None:
-        """Cut the connections that have fallen silent."""
+        """Cut the connections that have fallen silent; what waited is lost."""
+        self.upload_stall = None
         self._released.set()
+        self._resumed.set()
 
     def close(self) -> None:
         self._closing.set()
@@ -105,6 +107,8 @@ class FaultyProxy:
                 if self.upload_stall is not None and sent > self.upload_stall:
                     self.stalled.set()
                     self._resumed.wait(60)
+                    if self._released.is_set():
+                        break
                 server.sendall(block)
         with suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)

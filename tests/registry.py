@@ -107,6 +107,7 @@ class Registry:
 
     host: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    scheme: str = "http"
 
     def uri(self, tag: str, name: str = "team/backend") -> str:
         return f"oci://{self.host}/{name}:{tag}"
@@ -155,7 +156,7 @@ class Registry:
 
     @contextmanager
     def _client(self, name: str) -> Iterator[httpx.Client]:
-        base = f"http://{self.host}/v2/{name}/"
+        base = f"{self.scheme}://{self.host}/v2/{name}/"
         options: dict[str, Any] = {"trust_env": False, "verify": False, "timeout": 60}
         with httpx.Client(base_url=base, headers=self.headers, **options) as client:
             yield client

@@ -17,7 +17,13 @@ from localai_worker.app.simulator.scenario.run import Stage, library, missing_pr
 from tests.system.nodes import with_python
 
 # In every run; the others take minutes together.
-_QUICK = {("installs", "seed"), ("cold-model", "newer"), ("file-server", "seed"), ("exact-stop", "newer")}
+_QUICK = {
+    ("installs", "seed"),
+    ("cold-model", "newer"),
+    ("file-server", "seed"),
+    ("exact-stop", "newer"),
+    ("backend-logs", "newer"),
+}
 
 
 class Quiet:

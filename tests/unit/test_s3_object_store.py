@@ -14,6 +14,7 @@ from localai_worker.adapters.filesystem.ranged_files import LocalRangedFiles
 from localai_worker.adapters.s3 import download, plain, upload
 from localai_worker.adapters.s3.client import Bucket, LazyClient, is_loopback
 from localai_worker.adapters.s3.lazy import LazyS3ObjectStore
+from localai_worker.adapters.s3.left_parts import LeftParts
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.adapters.s3.stream import info_of
 from localai_worker.domain.errors import WorkerError
@@ -305,7 +306,8 @@ async def test_bytes_read_for_the_signature_are_no_progress(
     bucket = Bucket(rclone_s3.url, BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY)
     client = LazyClient(bucket)
     key = StagingKey(f"progress/{random.getrandbits(48):x}")
-    sending = upload.Upload(client, bucket, key, source, anyio.CapacityLimiter(4))
+    left = LeftParts(bucket, client)
+    sending = upload.Upload(client, bucket, key, source, anyio.CapacityLimiter(4), left)
     await sending.run()
     assert sending._crew.moved_bytes == size_bytes
     await source.close()

@@ -77,3 +77,19 @@ def test_the_scenarios_that_come_along_can_be_read_and_have_names_of_their_own()
     assert len(scenarios) >= 16
     assert len({scenario.name for scenario in scenarios}) == len(scenarios)
     assert all(scenario.covers for scenario in scenarios)
+
+
+# Rows of the sheet's section 3.1 in which no worker takes part.
+_FRONTENDS_ONLY = {
+    "E29",  # the frontend's cache of routes
+    "E33",  # which replica has a prompt's prefix
+    "E35",  # out of the sheet's scope
+}
+_AREAS = ("health", "registry", "router", "reconciler", "unloader", "file server", "FileManager")
+_NEWER_AREAS = ("newer file server", "newer staging", "newer stop/reap")
+
+
+def test_every_scenario_of_upstream_in_which_a_worker_takes_part_is_covered() -> None:
+    covered = {row for scenario in library() for row in scenario.covers}
+    wanted = {f"E{number:02}" for number in range(1, 36)} - _FRONTENDS_ONLY
+    assert not (wanted | {f"3.2 {area}" for area in (*_AREAS, *_NEWER_AREAS)}) - covered

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .calls import watch
 from .lanes import THREADS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class LazyClient:
         with self._lock:
             if self._client is None:
                 self._client = _make_client(self._bucket)
+                watch(self._client)
             return self._client
 
     def close(self) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ...domain.first_error import first_error
 from ...domain.transfer_lanes import LanePlan
+from .calls import Call
 
 WINDOW_S = 0.1  # how long a rate is measured; the first window after a change does not count
 THREADS = 64
@@ -20,8 +22,8 @@ Lane = Callable[[Callable[[], bool]], Awaitable[None]]
 class Crew:
     """Runs one transfer.
 
-    `stopped` tells its threads that nobody wants the rest, `interrupt` wakes those that wait for the network;
-    `moved_bytes` is the progress.
+    `stopped` tells its threads that nobody wants the rest; those that wait for an answer are woken, and
+    `interrupt` wakes those that read one; `moved_bytes` is the progress.
     """
 
     limiter: CapacityLimiter
@@ -29,6 +31,7 @@ class Crew:
     stopped: threading.Event = field(default_factory=threading.Event)
     interrupt: Callable[[], None] = lambda: None
     moved_bytes: int = 0
+    _calls: set[Call[int]] = field(default_factory=set)
     _running: int = 0
     _ended: anyio.Event = field(default_factory=anyio.Event)
 
@@ -63,7 +66,15 @@ class Crew:
 
     async def in_thread(self, work: Callable[..., int], *arguments: object) -> int:
         """Run `work`, which looks at `stopped` now and then, in a thread."""
-        return await to_thread.run_sync(work, *arguments, limiter=self.limiter)
+        call = Call(work)
+        self._calls.add(call)
+        try:
+            return await to_thread.run_sync(call, *arguments, limiter=self.limiter)
+        except Exception:
+            await checkpoint_if_cancelled()  # it did not fail, it was woken
+            raise
+        finally:
+            self._calls.discard(call)
 
     def _start(self, tasks: anyio.abc.TaskGroup, lane: Lane) -> None:
         self._running += 1
@@ -91,3 +102,5 @@ class Crew:
         finally:
             self.stopped.set()
             self.interrupt()
+            for call in tuple(self._calls):
+                call.end()

@@ -9,10 +9,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ...domain.ports.object_store import ObjectInfo, StagingKey
 from ...domain.ports.ranged_files import SourceFile
 from ...domain.store_errors import ObjectMissing
+from .calls import run
 from .client import Bucket, LazyClient
 from .download import S3StoredObject
 from .failures import explained, store_errors
 from .lanes import THREADS
+from .left_parts import LeftParts
 from .plain import PlainRequests
 from .stream import BLOCK_BYTES, Answer, answer_of, info_of
 from .upload import Upload
@@ -32,6 +34,7 @@ class S3ObjectStore:
         self._bucket = bucket
         self._client = LazyClient(bucket)
         self._plain = PlainRequests(bucket, self._client)
+        self._left = LeftParts(bucket, self._client)
         self._limiter: CapacityLimiter | None = None
 
     async def head(self, key: StagingKey) -> ObjectInfo:
@@ -53,27 +56,18 @@ class S3ObjectStore:
     async def open(self, key: StagingKey, known: ObjectInfo | None = None) -> S3StoredObject:
         if known is not None:
             return S3StoredObject(self._client, self._bucket, key, known, self._threads())
-        made: list[Answer] = []
-        whole: list[bytes | None] = []
 
-        def ask(client: "S3Client") -> None:
-            plain = self._plain.get(key)
-            if plain is not None:
-                made.append(plain)
-            else:
-                made.append(answer_of(client.get_object(Bucket=self._bucket.name, Key=key)))
+        def ask(client: "S3Client") -> tuple[Answer, bytes | None]:
+            answer = self._plain.get(key)
+            if answer is None:
+                answer = answer_of(client.get_object(Bucket=self._bucket.name, Key=key))
                 self._plain.failed_alone()
-            whole.append(made[0].read_whole())  # each visit to another thread costs a small object dearly
+            return answer, answer.read_whole()  # each visit to another thread costs a small object dearly
 
-        try:
-            await self._call(ask, f"getting object {key}", key)
-        except BaseException:
-            for answer in made:
-                answer.body.close()
-            raise
-        info = made[0].info
-        first = None if info.size_bytes <= BLOCK_BYTES else made[0].stream()
-        return S3StoredObject(self._client, self._bucket, key, info, self._threads(), first, whole[0])
+        operation = f"getting object {key}"
+        answer, whole = await self._call(ask, operation, key, discard=lambda late: late[0].body.close())
+        first = None if answer.info.size_bytes <= BLOCK_BYTES else answer.stream()
+        return S3StoredObject(self._client, self._bucket, key, answer.info, self._threads(), first, whole)
 
     async def part_size_bytes(self, key: StagingKey, info: ObjectInfo, parts: int) -> int | None:
         def ask(client: "S3Client") -> int | None:
@@ -85,7 +79,7 @@ class S3ObjectStore:
         return await self._call(ask, f"head {key}", key)
 
     async def put(self, key: StagingKey, source: SourceFile) -> None:
-        await Upload(self._client, self._bucket, key, source, self._threads()).run()
+        await Upload(self._client, self._bucket, key, source, self._threads(), self._left).run()
 
     async def delete(self, key: StagingKey) -> None:
         def ask(client: "S3Client") -> None:
@@ -108,18 +102,25 @@ class S3ObjectStore:
     async def check(self) -> None:
         def ask(client: "S3Client") -> None:
             client.list_objects_v2(Bucket=self._bucket.name, MaxKeys=1)
+            self._left.try_again()
 
         await self._call(ask, "looking at the object store", "")
 
     async def close(self) -> None:
         await to_thread.run_sync(self._client.close)
 
-    async def _call(self, ask: "Callable[[S3Client], R]", operation: str, key: str) -> R:
+    async def _call(
+        self,
+        ask: "Callable[[S3Client], R]",
+        operation: str,
+        key: str,
+        discard: Callable[[R], object] | None = None,
+    ) -> R:
         def work() -> R:
             with store_errors(operation, key=key, where=str(self._bucket)):
                 return ask(self._client.get())
 
-        return await to_thread.run_sync(work, limiter=self._threads())
+        return await run(work, self._threads(), discard)
 
     def _threads(self) -> CapacityLimiter:
         if self._limiter is None:  # belongs to the event loop it is first used in

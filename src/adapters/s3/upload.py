@@ -1,32 +1,31 @@
 """A file on its way into a bucket: in one request, or in parts side by side."""
 
 import io
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import anyio
-from anyio import CapacityLimiter, to_thread
-from botocore.exceptions import BotoCoreError, ClientError
+from anyio import CapacityLimiter
 
 from ...domain.byte_spans import ByteSpan
 from ...domain.ports.object_store import StagingKey
 from ...domain.ports.ranged_files import SourceFile
+from .calls import run
 from .client import Bucket, LazyClient
 from .failures import store_errors
 from .lanes import Crew
-
-log = logging.getLogger(__name__)
+from .left_parts import LeftParts
 
 MIB = 1024 * 1024
 MULTIPART_FROM_BYTES = 32 * MIB  # below, one request costs less than starting and ending an upload
 PART_BYTES = 16 * MIB
 MOST_PARTS = 10_000  # S3's limit
-ABORT_S = 15.0
+GIVE_UP_S = 5.0  # the end of the worker waits for it
 
 
 class PartBody(io.RawIOBase):
@@ -79,6 +78,7 @@ class Upload:
     key: StagingKey
     source: SourceFile
     limiter: CapacityLimiter
+    left: LeftParts
     _pieces: deque[tuple[int, ByteSpan]] = field(default_factory=deque)
     _etags: dict[int, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,7 +108,7 @@ class Upload:
         await self._crew.in_thread(put)
 
     async def _in_parts(self) -> None:
-        upload_id = await to_thread.run_sync(self._begin, limiter=self.limiter)
+        upload_id = await run(self._begin, self.limiter, discard=self._give_up)
         try:
             self._pieces = deque(enumerate(self._parts(), start=1))
 
@@ -117,10 +117,10 @@ class Upload:
                     await self._crew.in_thread(self._send, upload_id, *self._pieces.popleft())
 
             await self._crew.run(lane, lambda: bool(self._pieces))
-            await to_thread.run_sync(self._complete, upload_id, limiter=self.limiter)
+            await run(partial(self._complete, upload_id), self.limiter)
         except BaseException:
-            with anyio.move_on_after(ABORT_S, shield=True):
-                await to_thread.run_sync(self._abort, upload_id, abandon_on_cancel=True)
+            with anyio.move_on_after(GIVE_UP_S, shield=True):
+                await run(partial(self._give_up, upload_id), None)
             raise
 
     def _parts(self) -> list[ByteSpan]:
@@ -155,13 +155,8 @@ class Upload:
                 Bucket=self.bucket.name, Key=self.key, UploadId=upload_id, MultipartUpload={"Parts": parts}
             )
 
-    def _abort(self, upload_id: str) -> None:
-        try:
-            self.client.get().abort_multipart_upload(
-                Bucket=self.bucket.name, Key=self.key, UploadId=upload_id
-            )
-        except (BotoCoreError, ClientError) as error:  # the first failure is the one to tell
-            log.warning("parts may be left in %s: key=%s error=%s", self.bucket, self.key, error)
+    def _give_up(self, upload_id: str) -> None:
+        self.left.give_up(self.key, upload_id)
 
     def _body(self, span: ByteSpan) -> Any:
         return PartBody(self.source, span, self._on_move)

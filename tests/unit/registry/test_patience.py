@@ -65,6 +65,13 @@ def test_a_server_that_asks_for_too_much_time_is_given_up() -> None:
     assert flight.pauses == []
 
 
+def test_a_certificate_that_is_refused_is_not_looked_at_again() -> None:
+    flight = Clocked()
+    with pytest.raises(WebFailure):
+        Patience(3).persist(failing(1, is_untrusted=True), flight)
+    assert flight.pauses == []
+
+
 def test_a_cut_flight_waits_no_longer() -> None:
     flight = Clocked()
     flight.cut()

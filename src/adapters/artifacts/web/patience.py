@@ -19,7 +19,8 @@ _PASSING = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 class Patience:
     """Waits `first_wait_s`, then twice as long each time, up to `longest_wait_s`, with some spread.
 
-    A server that asks to be left alone for longer than `longest_wait_s` is given up at once.
+    A server that asks to be left alone for longer than `longest_wait_s` is given up at once, and so is one
+    whose certificate is refused.
     """
 
     attempts: int = 5
@@ -42,7 +43,8 @@ class Patience:
 
     def wait(self, failures: int, failure: WebFailure, flight: Flight) -> None:
         """Wait after the latest of so many failures in a row; raises `failure` where waiting is in vain."""
-        if failures >= self.attempts or failure.retry_after_s > self.longest_wait_s:
+        is_in_vain = failure.is_untrusted or failure.retry_after_s > self.longest_wait_s
+        if failures >= self.attempts or is_in_vain:
             flight.check()
             raise failure
         backoff_s = min(self.first_wait_s * 2 ** (failures - 1), self.longest_wait_s)

@@ -100,6 +100,15 @@ class FaultVerbs:
         await anyio.lowlevel.checkpoint()
         return self._worker(node).log.read_text(errors="replace")
 
+    @verb
+    async def plant(self, node: str, path: str, text: str = "", link: str = "") -> object:
+        """Put a file, or a link, below a worker's home, past the worker; its models lie in `models`."""
+        await anyio.lowlevel.checkpoint()
+        planted = self._worker(node).directory / path
+        planted.parent.mkdir(parents=True, exist_ok=True)
+        planted.symlink_to(link) if link else planted.write_text(text)
+        return {"path": str(planted)}
+
     def _worker(self, node: str) -> WorkerProcess:
         for worker in self.cluster.workers:
             if worker.name == node:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 
 from ....domain.node import NodeId
@@ -114,6 +115,14 @@ class ModelVerbs:
         await anyio.lowlevel.checkpoint()
         registry = self.live.commands.registry
         registry.add_in_flight(self._required(node), model, int(requests), replica_index=int(replica))
+        return {}
+
+    @verb
+    async def unused(self, model: str, node: str, seconds: float, replica: int = 0) -> object:
+        """Make a replica look as if nobody had asked it anything for so many seconds."""
+        await anyio.lowlevel.checkpoint()
+        place = (self._required(node), int(replica))
+        self.live.cluster.used(model, place, anyio.current_time() - float(seconds))
         return {}
 
     @verb

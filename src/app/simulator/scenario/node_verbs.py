@@ -252,6 +252,7 @@ def _told(row: NodeRow) -> Mapping[str, Any]:
         "total_ram": row.total_ram,
         "total_disk": row.total_disk,
         "capability": row.capability,
+        "vram_budget": row.vram_budget,
         "max_replicas_per_model": row.max_replicas_per_model,
         "models": [
             {

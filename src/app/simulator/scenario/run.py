@@ -23,6 +23,7 @@ from ..playable_image import PLAYABLE, gallery_index, pack_playable
 from ..shared_store import shared_store
 from .document import Scenario, read_scenario
 from .fault_verbs import FaultVerbs
+from .log_verbs import LogVerbs
 from .model_verbs import ModelVerbs
 from .node_verbs import NodeVerbs
 from .player import Player, Telling
@@ -76,8 +77,8 @@ class Stage:
             cluster.registry.generation = generation
             cluster.registry.auto_approve = scenario.approve
             live = await self.frontend(cluster, scenario.nodes, storage)
-            groups = (NodeVerbs(live, tasks), ModelVerbs(live), WireVerbs(live), FaultVerbs(cluster))
-            await Player(Verbs(*groups), report).play(scenario.steps)
+            groups = (NodeVerbs(live, tasks), ModelVerbs(live), WireVerbs(live), LogVerbs(live, tasks))
+            await Player(Verbs(*groups, FaultVerbs(cluster)), report).play(scenario.steps)
             tasks.cancel_scope.cancel()
 
     async def frontend(

@@ -27,6 +27,7 @@ from ..housekeeping import Housekeeping
 from ..live import LiveFrontend
 from ..playable_image import gallery_index, pack_playable
 from .document import Scenario
+from .log_verbs import LogVerbs
 from .model_verbs import ModelVerbs
 from .node_verbs import NodeVerbs
 from .player import Player, Telling
@@ -89,7 +90,8 @@ async def live_frontend(options: FrontendOptions) -> AsyncIterator[tuple[LiveFro
                 galleries = [Gallery(f"gallery-{number}", url) for number, url in enumerate(urls)]
                 live = LiveFrontend(commands, partial(call, options.token), models, galleries)
                 tasks.start_soon(Housekeeping(live).run)
-                yield live, Verbs(NodeVerbs(live, tasks), ModelVerbs(live), WireVerbs(live)), port
+                groups = (NodeVerbs(live, tasks), ModelVerbs(live), WireVerbs(live), LogVerbs(live, tasks))
+                yield live, Verbs(*groups), port
             finally:
                 with anyio.CancelScope(shield=True):
                     await bus.close()
