@@ -26,6 +26,7 @@ MIB = 1024 * 1024
 GO_SOURCE = Path(__file__).parent / "go" / "reference.go"
 SAME = 0.95  # below 1.0, what counts as equal
 AT_ONCE = 8
+AT_ONCE_ROUNDS = 3  # of each: 8 GiB twice, at full size
 
 
 @dataclass
@@ -75,7 +76,7 @@ def _measure(report: Report, quick: bool) -> None:
         top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localai-worker-", dir=_memory())))
         free = shutil.disk_usage(top).free
         size = min(1024 * MIB, free // (AT_ONCE * 4)) if not quick else 128 * MIB
-        rounds, memory_mib, worst_s = 3 if quick else 5, 0.0, 0.0
+        rounds, memory_mib = 3 if quick else 5, 0.0
         source = _random_file(top / "source", size)
         ours = stack.enter_context(_ours(top / "ours", "worker"))
         others = [stack.enter_context(_ours(top / name, name)) for name in ("uvicorn", "granian")]
@@ -87,22 +88,23 @@ def _measure(report: Report, quick: bool) -> None:
                 server.measure("put", "PUT", "one", source, 1)
             for server in [*servers, *([nginx] if nginx else [])]:
                 server.measure("get", "GET", "one0", source, 1)
-        for number in range(rounds):
-            if number == 1:  # by now everything is loaded, and every thread there
-                worst_s, memory_mib = ours.state()
+        for number in range(AT_ONCE_ROUNDS):
             for server in [each for each in (ours, go) if each]:
                 server.measure("put at once", "PUT", "many", source, AT_ONCE)
                 for each in range(AT_ONCE):
                     (top / ("ours" if server is ours else "go") / f"many{each}").unlink()
+            if number == 0:  # by now everything is loaded, and every thread there
+                _, memory_mib = ours.state()
+        for what in ("PUT", "GET"):
+            ours.measure(f"watched {what}", what, "one" if what == "PUT" else "one0", source, 1)
         _tell_speeds(report, servers, nginx, size)
         _tell_hashing(report, ours, top, quick)
         _tell_small_files(report, ours, top, quick)
-        worst_s = max(worst_s, (state := ours.state())[0])
-        now_mib = state[1]
+        worst_s, now_mib = ours.state()
         report.figure("size_mib", size / MIB)
         report.figure("memory_after_one_round_mib", memory_mib)
         report.figure("memory_at_the_end_mib", now_mib)
-        report.at_most("event loop held up, at worst (ms)", max(worst_s, 0) * 1000, 50)
+        report.at_most("event loop held up, at worst (ms)", worst_s * 1000, 50)
         report.at_most("memory at the end / after the first round", now_mib / memory_mib, 1.2)
 
 
