@@ -21,7 +21,7 @@ from tests.s3_servers import BUCKET, S3Server
 
 MIB = 1024 * 1024
 SMALL = random.Random(1).randbytes(2 * MIB)
-LARGE = random.Random(2).randbytes(17 * MIB)  # in parts of 5 MiB
+LARGE = random.Random(2).randbytes(11 * MIB)  # in parts of 5 MiB
 CONTENTS = [pytest.param(SMALL, id="one-request"), pytest.param(LARGE, id="in-parts")]
 
 
@@ -159,7 +159,7 @@ async def test_a_store_that_takes_no_more_of_an_upload_is_given_up(
     async with node.live() as life:
         with pytest.raises(UploadFailed, match=rf"{proxy.url}.*LOCALAI_STORAGE_URL"):
             await life.staging.stage(str(path), key)
-    proxy.resume()
+    proxy.release()
     assert await node.stored_keys() == ()
 
 

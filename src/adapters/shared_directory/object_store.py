@@ -4,6 +4,7 @@ Keys are paths, as in the frontend's own store of this kind; `a//b` and `a/b` ar
 Source: LocalAI core/services/storage/filesystem.go.
 """
 
+import errno
 import os
 import posixpath
 import secrets
@@ -25,6 +26,7 @@ from ..stoppable import in_stoppable_thread
 
 BLOCK_BYTES = 1024 * 1024
 WHOLE_BYTES = 512 * 1024  # up to here an object is read as it is opened
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DirectoryStoredObject:
@@ -200,4 +202,5 @@ def _failures(operation: str, key: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise ObjectInvalid(operation, f'key "{key}" names a directory') from error
     except OSError as error:
-        raise StoreUnavailable(operation, error.strerror or str(error)) from error
+        remedy = "; free some room in the directory of LOCALAI_STORAGE_URL" if error.errno in _FULL else ""
+        raise StoreUnavailable(operation, (error.strerror or str(error)) + remedy) from error
