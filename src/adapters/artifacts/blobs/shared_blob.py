@@ -146,8 +146,6 @@ class SharedBlob:
         while rest:
             written = os.pwrite(self._file, rest, position)
             rest, position = rest[written:], position + written
-        if position == part.end:
-            begin_writeback(self._file)
         there = position - part.number * self.part_bytes
         with self._news:
             if part.edition == self.edition:
@@ -210,6 +208,10 @@ class SharedBlob:
             return 0
         finally:
             self.close()
+
+    def begin_writeback(self) -> None:
+        """Let the bytes that are there go to the disk; waits for nothing."""
+        begin_writeback(self._file)
 
     def close(self) -> None:
         """Let go of the files; they stay."""

@@ -69,6 +69,7 @@ class BlobStore:
         with self._lock:
             if blob.is_complete:
                 return
+            blob.begin_writeback()
             record, place = blob.record_path, self._path(blob.digest)
             blob.path.rename(place)
             record.unlink(missing_ok=True)

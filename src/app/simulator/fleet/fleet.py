@@ -21,6 +21,7 @@ from .inference import FleetFiles, FleetInference
 from .invariants import Invariants
 from .life import Life
 from .models import policies_of
+from .node_files import NodeFiles
 from .object_desk import ObjectDesk
 from .objects import FleetObjectStore
 from .plan import TOKEN, FleetPlan
@@ -71,19 +72,19 @@ class Fleet:
         self.bus = EchoingBus(self.broker)
         self.desk = ObjectDesk(self.objects, plan.random("desk"))
         cluster = Cluster(self.registry, {policy.model: policy for policy in policies_of(plan)})
+        sim = SimulatedFrontend(
+            bus=self.bus,
+            registry=self.registry,
+            inference=FleetInference(by_name, plan.random("inference")),
+            token=TOKEN,
+            ranged=self.desk.ranged,
+        )
+        over_http = FleetFiles(self.life_on, plan.random("files"))
         self.frontend = FleetFrontend(
-            sim=SimulatedFrontend(
-                bus=self.bus,
-                registry=self.registry,
-                inference=FleetInference(by_name, plan.random("inference")),
-                token=TOKEN,
-                ranged=self.desk.ranged,
-            ),
+            sim=sim,
             registry=self.registry,
             cluster=cluster,
-            files=FleetFiles(self.life_on, plan.random("files")),
-            desk=self.desk,
-            hosts=by_name,
+            files=NodeFiles(sim, by_name, over_http, self.desk),
             random=plan.random("frontend"),
             figures=self.figures,
             history=self.history,

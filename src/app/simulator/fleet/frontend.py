@@ -3,7 +3,7 @@
 Sources: LocalAI core/services/nodes/{router,reconciler,health}.go; the intervals are theirs.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,9 +22,7 @@ from ..cluster import Cluster, ModelPolicy, NoNodeFor, Place
 from ..frontend import SimulatedFrontend
 from .figures import Figures
 from .history import History
-from .host import Host
-from .inference import FleetFiles, model_file
-from .object_desk import ObjectDesk
+from .node_files import NodeFiles
 from .registry import GALLERY
 
 MONITOR_S = 15.0
@@ -34,7 +32,6 @@ MISSES = 2  # of models.running, then a row goes
 WATCHDOG_S = 20 * 60.0  # a model nobody asked for so long is stopped
 
 SEED_PROBE_S = 1.0
-USED_EVERY_S = 300.0  # a node with the object store gets an input and a result that often at most
 
 _SAMPLED = 128  # nodes a placement looks at; all of them in a small fleet
 _WAIT_S = 60.0  # a request waits so long for a cold load
@@ -50,16 +47,13 @@ class FleetFrontend:
     sim: SimulatedFrontend
     registry: InMemoryFrontend
     cluster: Cluster
-    files: FleetFiles
-    desk: ObjectDesk
-    hosts: Mapping[str, Host]
+    files: NodeFiles
     random: Random
     figures: Figures
     history: History
     _loading: KeyedLocks[str] = field(default_factory=KeyedLocks)
     _tasks: TaskGroup | None = None
-    _used_s: dict[str, float] = field(default_factory=dict)  # by model
-    _results_s: dict[NodeId, float] = field(default_factory=dict)
+    _used_s: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """The health monitor, the reconcilers and whatever is spawned meanwhile."""
@@ -105,7 +99,10 @@ class FleetFrontend:
                     self.cluster.drop(model, place)
                     continue
                 self.cluster.used(model, place, anyio.current_time())
-                self._use_objects(place[0])
+                if self.files.is_to_use(place[0]):
+                    self.spawn("operation", "input and result", place[0])
+                    # And another frontend loads the model, as those do that have not seen it there.
+                    self.spawn("operation", "stage again", place[0], model)
                 self.figures.count("answered")
                 self.figures.took("request", anyio.current_time(), anyio.current_time() - began_s)
                 return
@@ -133,7 +130,8 @@ class FleetFrontend:
                 address = await self.sim.install(
                     node_id, policy.backend, model_id=policy.model, replica_index=index, galleries=(GALLERY,)
                 )
-            path = await self._stage(node_id, policy.model)
+            async with self.timed("staging"):
+                path = await self.files.stage(node_id, policy.model)
             async with self.timed("LoadModel"):
                 await self.sim.load_model(address, ModelToLoad(name=policy.model, file=path))
         except WorkerError as error:
@@ -148,30 +146,6 @@ class FleetFrontend:
         self.history.add("frontend", f"loaded {key} on {host} at {address}")
         self.figures.count("loads")
         return True
-
-    async def _stage(self, node_id: NodeId, model: str) -> str:
-        """Have the node hold the model's file, over HTTP or through the object store; its path there."""
-        host = self.hosts[self.registry.row(node_id).name]
-        if not host.has_store:
-            return await self.files.ensure(
-                host.name, f"models/{model}/{model}.gguf", model_file(model), self.registry.generation
-            )
-        async with self.timed("files.ensure"):
-            return await self.desk.ensure_model(self.sim.object_stager(node_id, self.desk.store), model)
-
-    def _use_objects(self, node_id: NodeId) -> None:
-        """Now and then a request has an input and a result that go through the object store."""
-        now_s = anyio.current_time()
-        row = self.registry.nodes.get(node_id)
-        if row is None or not self.hosts[row.name].has_store:
-            return
-        if now_s - self._results_s.get(node_id, -USED_EVERY_S) >= USED_EVERY_S:
-            self._results_s[node_id] = now_s
-            self.spawn("operation", "input and result", node_id)
-
-    async def _input_and_result(self, node_id: NodeId) -> None:
-        host = self.hosts[self.registry.row(node_id).name]
-        await self.desk.use(self.sim.object_stager(node_id, self.desk.store), host)
 
     async def _reap(self, node_id: NodeId, key: str) -> None:
         """Have what may have come of an abandoned load stopped; a seed frontend leaves it."""
@@ -212,7 +186,8 @@ class FleetFrontend:
             "backend.upgrade": install if is_seed else partial(sim.upgrade, galleries=(GALLERY,)),
             "backend.list": sim.list_backends,
             "install backend": install,
-            "input and result": self._input_and_result,
+            "input and result": self.files.use,
+            "stage again": self.files.stage,
         }
         return commands[what]
 

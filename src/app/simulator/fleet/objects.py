@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from ....adapters.memory.object_store import InMemoryObjectStore
+from ....domain.cache_janitor import EPHEMERAL
 from ....domain.ports.object_store import StagingKey
 from ....domain.store_errors import StoreUnavailable
 
@@ -22,8 +23,8 @@ LIES = ("length", "etag", "bytes")
 
 @dataclass(kw_only=True)
 class FleetObjectStore(InMemoryObjectStore):
-    """One store for all. `held` tells what was under a key at any moment; deleted keys are forgotten after 20
-    minutes.
+    """One store for all. `held` tells what was under a key at any moment; inputs and results are forgotten 20
+    minutes after they were deleted.
 
     `slow` and `lies` (one of `LIES`, or nothing) are faults under way: the length it announces, its ETag or
     the bytes themselves are then wrong.
@@ -46,7 +47,8 @@ class FleetObjectStore(InMemoryObjectStore):
         """Delete an object at once."""
         if self.objects.pop(StagingKey(key), None) is not None:
             self._note(key, None)
-            self._deleted.append((anyio.current_time(), key))
+            if key.startswith(EPHEMERAL):
+                self._deleted.append((anyio.current_time(), key))
 
     async def delete(self, key: StagingKey) -> None:
         await self.breathe(f"deleting object {key}")

@@ -24,6 +24,7 @@ from .workload import Workload
 
 _INSPECT_S = 60.0
 _REMEMBERED_EVERY = 30  # inspections; and whenever a worker ends
+_REMEMBERED_AT_ONCE = 64  # workers in that time: a large fleet takes turns
 _COLLECT_SELDOM = (50_000, 20, 50)  # Python's own thresholds cost a large fleet a tenth of its time
 
 Progress = Callable[[float], None]
@@ -91,7 +92,7 @@ class _Simulation:
                 gc.enable()
                 await anyio.sleep_until(case.end_s)
                 self._sample_now(fleet)
-                for life in fleet.lives:
+                for life in fleet.lives[:: self._turns]:
                     rules.remembered(life)
                 if case.plan.is_long and case.end_s >= case.plan.duration_s:
                     rules.healed(fleet.hosts, fleet.frontend.cluster, fleet.life_on)
@@ -106,13 +107,17 @@ class _Simulation:
             latest=tuple(self.history.latest),
         )
 
+    @property
+    def _turns(self) -> int:
+        return max(1, self.case.plan.nodes // _REMEMBERED_AT_ONCE)
+
     async def _inspect(self, fleet: Fleet) -> None:
         for minute in count():
             await anyio.sleep(_INSPECT_S)
             for life in fleet.lives:
                 fleet.rules.touched(life.host)
                 fleet.rules.inspect(life)
-                if (minute + life.host.number) % _REMEMBERED_EVERY == 0:
+                if (minute + life.host.number) % (_REMEMBERED_EVERY * self._turns) == 0:
                     fleet.rules.remembered(life)
 
     async def _sample(self, fleet: Fleet) -> None:
