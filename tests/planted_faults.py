@@ -94,10 +94,12 @@ def stop_that_waits_for_nobody(patch: Patch) -> None:
 
 def lock_kept_after_a_failure(patch: Patch) -> None:
     honest = KeyedLocks.hold
+    held: list[Any] = []
 
     @asynccontextmanager
     async def hold(self: KeyedLocks[Any], key: Any) -> AsyncIterator[None]:
         lock = honest(self, key)
+        held.append(lock)  # or the collector of garbage would give it back
         await lock.__aenter__()
         yield
         await lock.__aexit__(None, None, None)
@@ -210,6 +212,13 @@ def service_that_forgets_no_heartbeat(patch: Patch) -> None:
         return await honest(self, outcome, forgotten)
 
     patch.setattr(Heartbeats, "_beat", beat)
+
+
+def exception_that_nobody_foresaw(patch: Patch) -> None:
+    async def new_temporary(self: StageFiles) -> Path:
+        raise KeyError("staging-tmp")
+
+    patch.setattr(StageFiles, "new_temporary", new_temporary)
 
 
 def worker_that_ends_over_a_failed_command(patch: Patch) -> None:

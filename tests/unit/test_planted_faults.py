@@ -76,6 +76,7 @@ PLANTED = (
     Planted(planted.objects_that_are_not_checked, LIES, "torn-file"),
     Planted(planted.cache_that_is_never_swept, (), "cache-limit", hours=3),
     Planted(planted.upload_that_only_seems_done, (), "stale-object"),
+    Planted(planted.exception_that_nobody_foresaw, (), "internal-error"),
     Planted(planted.service_that_forgets_no_heartbeat, (), "growth"),
     Planted(planted.upload_that_is_visible_at_once, KILLS, "torn-file"),
     Planted(
