@@ -13,7 +13,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.memory.ranged_files import InMemoryAssembledFile
 from localai_worker.app.control_plane import ControlPlane
-from localai_worker.domain import fetch_object
+from localai_worker.domain import fetch_object, object_cache
 from localai_worker.domain.allocate_ports import PortPool
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
@@ -180,6 +180,10 @@ def object_that_is_visible_at_once(patch: Patch) -> None:
         tree.attach(self._target, tree.new_file(bytes(self._kept.content), 0o644))
 
     patch.setattr(InMemoryAssembledFile, "write_at", write_at)
+
+
+def fetch_that_answers_only_when_it_is_done(patch: Patch) -> None:
+    patch.setattr(object_cache, "ANSWER_S", 1e9)
 
 
 def objects_that_are_not_checked(patch: Patch) -> None:
