@@ -36,12 +36,12 @@ class S3Server:
         self.process.wait(10)
 
 
-def start_rclone(directory: Path, port: int | None = None) -> S3Server:
-    """`rclone serve s3` with one bucket; a folder is a bucket."""
+def start_rclone(directory: Path, port: int | None = None, *options: str) -> S3Server:
+    """`rclone serve s3` with one bucket, and more `options`; a folder is a bucket."""
     (directory / BUCKET).mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     command = ["serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
-    return _start([find_executable("rclone"), *command, str(directory)], port, directory, {})
+    return _start([find_executable("rclone"), *command, *options, str(directory)], port, directory, {})
 
 
 def start_seaweed(directory: Path) -> S3Server:

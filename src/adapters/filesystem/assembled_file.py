@@ -24,6 +24,7 @@ from .preallocate import take_room
 from .settling import Settler, Unsettled
 from .source_file import HASH_STEP_BYTES, HASHES, READ_BYTES
 
+WAIT_S = 0.2  # for a byte that is to be hashed, between two chances to be cancelled
 NOTE_EVERY_BYTES = 64 * 1024 * 1024  # what a crash may cost, at most
 
 
@@ -35,6 +36,10 @@ class _State:
     open: bool = True
     noted_bytes: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def has(self, at: int) -> bool:
+        """Whether the byte `at` is there."""
+        return self.spans.reach(at) > at
 
 
 class LocalAssembledFile:
@@ -109,11 +114,11 @@ class LocalAssembledFile:
     def _hash_from(self, start: int, stop: int, hashed: "hashlib._Hash") -> int:
         """Hash what is there from `start` on, between two chances to be cancelled; where it ended."""
         with self._state.changed:
+            self._state.changed.wait_for(lambda: self._state.has(start) or not self._state.open, WAIT_S)
             reach = self._state.spans.reach(start)
             if reach == start:
                 if not self._state.open:
                     raise FileUnreadable(self._target, f"it was given up before byte {start} came")
-                self._state.changed.wait(0.2)
                 return start
         at, stop = start, min(reach, stop, start + HASH_STEP_BYTES)
         buffer = memoryview(bytearray(min(READ_BYTES, stop - at)))
