@@ -13,7 +13,7 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.network import InMemoryNetwork
 from localai_worker.adapters.memory.ranged_files import InMemoryAssembledFile
 from localai_worker.app.control_plane import ControlPlane
-from localai_worker.domain import fetch_object
+from localai_worker.domain import fetch_object, object_cache
 from localai_worker.domain.allocate_ports import PortPool
 from localai_worker.domain.cache_janitor import CacheJanitor
 from localai_worker.domain.cache_records import CacheRecords
@@ -94,10 +94,12 @@ def stop_that_waits_for_nobody(patch: Patch) -> None:
 
 def lock_kept_after_a_failure(patch: Patch) -> None:
     honest = KeyedLocks.hold
+    held: list[Any] = []
 
     @asynccontextmanager
     async def hold(self: KeyedLocks[Any], key: Any) -> AsyncIterator[None]:
         lock = honest(self, key)
+        held.append(lock)  # or the collector of garbage would give it back
         await lock.__aenter__()
         yield
         await lock.__aexit__(None, None, None)
@@ -180,6 +182,10 @@ def object_that_is_visible_at_once(patch: Patch) -> None:
     patch.setattr(InMemoryAssembledFile, "write_at", write_at)
 
 
+def fetch_that_answers_only_when_it_is_done(patch: Patch) -> None:
+    patch.setattr(object_cache, "ANSWER_S", 1e9)
+
+
 def objects_that_are_not_checked(patch: Patch) -> None:
     async def find_check(*_args: Any) -> None:
         return None
@@ -210,6 +216,13 @@ def service_that_forgets_no_heartbeat(patch: Patch) -> None:
         return await honest(self, outcome, forgotten)
 
     patch.setattr(Heartbeats, "_beat", beat)
+
+
+def exception_that_nobody_foresaw(patch: Patch) -> None:
+    async def new_temporary(self: StageFiles) -> Path:
+        raise KeyError("staging-tmp")
+
+    patch.setattr(StageFiles, "new_temporary", new_temporary)
 
 
 def worker_that_ends_over_a_failed_command(patch: Patch) -> None:

@@ -172,8 +172,12 @@ def test_a_violation_is_told_with_all_it_takes_to_see_it_again(
     assert f"simulate replay {file}" in told
     assert smaller.end_s < found.case.end_s
     assert len(smaller.faults) < len(faults)
+    monkeypatch.chdir(tmp_path)
     assert fleet_command.run_replay(file, Wanted()) == fleet_command.BROKEN
-    assert "the same history as recorded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "the same history as recorded" in told
+    assert f"simulate replay {file}" in told
+    assert list(tmp_path.iterdir()) == [file], "a case that lies in a file is not written to another one"
 
 
 def test_nothing_is_shrunk_where_nothing_is_broken() -> None:

@@ -73,9 +73,11 @@ PLANTED = (
     Planted(planted.backend_built_in_its_place, (), "torn-file"),
     Planted(planted.cache_that_never_asks_again, CHANGES, "stale-object"),
     Planted(planted.object_that_is_visible_at_once, SLOW_STORE, "torn-file"),
+    Planted(planted.fetch_that_answers_only_when_it_is_done, SLOW_STORE[:1], "no-reply"),
     Planted(planted.objects_that_are_not_checked, LIES, "torn-file"),
     Planted(planted.cache_that_is_never_swept, (), "cache-limit", hours=3),
     Planted(planted.upload_that_only_seems_done, (), "stale-object"),
+    Planted(planted.exception_that_nobody_foresaw, (), "internal-error"),
     Planted(planted.service_that_forgets_no_heartbeat, (), "growth"),
     Planted(planted.upload_that_is_visible_at_once, KILLS, "torn-file"),
     Planted(

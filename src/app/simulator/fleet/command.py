@@ -25,12 +25,14 @@ _LATEST = 25  # events shown before a violation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What to do with the outcome."""
+    """What to do with the outcome. A case that breaks an invariant is made smaller and written to
+    `replay_file`, unless it is `known` to lie in a file already.
+    """
 
     as_json: bool = False
     report: Path | None = None
     replay_file: Path | None = None
-    shrunk: bool = True
+    known: Path | None = None
 
 
 def run_fleet(plan: FleetPlan, seeds: int, jobs: int, wanted: Wanted) -> int:
@@ -72,7 +74,7 @@ def run_replay(path: Path, wanted: Wanted) -> int:
         console.print("the same history as recorded")
     else:
         console.print(f"another history than recorded by version {replay.version}")
-    return _tell(outcome, replace(wanted, shrunk=False), console)
+    return _tell(outcome, replace(wanted, known=path), console)
 
 
 def _tell(outcome: Outcome, wanted: Wanted, console: Console) -> int:
@@ -84,10 +86,10 @@ def _tell(outcome: Outcome, wanted: Wanted, console: Console) -> int:
         console.print(f"report: {wanted.report}")
     shown = outcome
     if outcome.violation is not None:
-        if wanted.shrunk:
+        if wanted.known is None:
             console.print(f"broken: {outcome.violation}; looking for a shorter way to it", soft_wrap=True)
             shown = shrink(outcome)
-        _explain(shown, outcome, wanted.replay_file, console)
+        _explain(shown, outcome, wanted.known or _saved(shown, wanted.replay_file), console)
     if wanted.as_json:
         print(json.dumps(as_json(outcome)))  # noqa: T201 - the last line is for programs
     return 0 if outcome.violation is None else BROKEN
@@ -106,11 +108,16 @@ def as_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _explain(shown: Outcome, found: Outcome, path: Path | None, console: Console) -> None:
+def _saved(shown: Outcome, path: Path | None) -> Path:
+    assert shown.violation is not None
+    file = path or Path(f"fleet-{shown.case.plan.seed}-{shown.violation.invariant}.json")
+    Replay.of(shown).save(file)
+    return file
+
+
+def _explain(shown: Outcome, found: Outcome, file: Path, console: Console) -> None:
     assert shown.violation is not None
     case = shown.case
-    file = path or Path(f"fleet-{case.plan.seed}-{shown.violation.invariant}.json")
-    Replay.of(shown).save(file)
     lines = (
         f"seed {case.plan.seed}, step {shown.violation.step}: {shown.violation}",
         f"the first {case.end_s:.0f} s with {len(case.faults)} of {len(found.case.faults)} faults do it:",

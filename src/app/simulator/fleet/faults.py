@@ -95,7 +95,7 @@ KINDS: dict[str, Kind] = {
         Kind("store-offline", "the object store is away", per_hour=0.3, lasts_s=(30, 600)),
         Kind(
             "slow-store",
-            "every answer of the object store takes up to 150 s",
+            "every answer of the object store takes up to 240 s",
             per_hour=0.3,
             lasts_s=(60, 900),
         ),

@@ -7,6 +7,7 @@
 | wrong-address | an address is handed out at which another process answers than the one it was asked for |
 | no-rest | a port goes to another replica within its 15 s of rest |
 | no-reply, late-reply, two-replies | a request is answered not once, or after the frontend has given up |
+| internal-error | a reply tells of an exception that nobody foresaw |
 | orphan | a process lives for a minute that the worker does not know |
 | ghost | the worker's table names a process for a minute that is dead |
 | torn-file | a file or a backend appears that is not whole |

@@ -13,9 +13,9 @@ from ....domain.cache_janitor import EPHEMERAL
 from ....domain.ports.object_store import StagingKey
 from ....domain.store_errors import StoreUnavailable
 
-BLOCK_BYTES = 100  # so that a model comes in several steps, and a kill can come between them
+BLOCK_BYTES = 60  # so that a model comes in several steps, and a kill can come between them
 WHOLE_BYTES = 64  # inputs of requests come with their opening, models do not
-_SLOW_S = (5.0, 150.0)
+_SLOW_S = (5.0, 240.0)
 _QUICK_S = 0.05
 _KEPT_S = 1200.0  # longer than any request waits
 LIES = ("length", "etag", "bytes")

@@ -16,6 +16,7 @@ from .violations import Verdict
 
 _KEPT_INBOXES = 512
 _REQUESTS_AT_ONCE = 500
+_BUG = b"internal error"  # how a worker tells of an exception that it did not foresee
 
 # How long the frontend waits for each command (sheet nats.md 6): an answer after that is none.
 BOUNDS_S = {
@@ -120,6 +121,8 @@ class ReplyRules:
         took_s = anyio.current_time() - asked.at_s
         if asked.at_s + took_s > asked.late_s:
             self.verdict.fault("late-reply", life.host, f"{asked.command} answered after {took_s:.0f} s")
+        if _BUG in payload:
+            self.verdict.fault("internal-error", life.host, f"{asked.command}: {payload.decode()}")
         if check := self.checks.get(asked.command):
             check(life.host, asked, payload)
 
