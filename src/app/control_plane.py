@@ -39,6 +39,7 @@ from .storage import Storage
 log = logging.getLogger(__name__)
 
 _REPLY_S = 5.0  # a publish returns at once unless the bus is in trouble
+_LEAVE_S = 2.0  # to unsubscribe and read what has come; at once unless the bus is in trouble
 _GOING_DOWN = "this worker is shutting down; ask another node"
 
 
@@ -49,7 +50,15 @@ class _Served:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     subscriptions: list[Subscription] = field(default_factory=list)
     left: bool = False
+    unread: int = 0  # subscriptions that have not come to their end
+    all_read: anyio.Event = field(default_factory=anyio.Event)
     ended: anyio.Event = field(default_factory=anyio.Event)
+
+    def has_read(self) -> None:
+        """A subscription has come to its end."""
+        self.unread -= 1
+        if not self.unread:
+            self.all_read.set()
 
 
 @dataclass
@@ -86,10 +95,14 @@ class ControlPlane:
                 for command in self._commands(NodeSubjects(node_id)):
                     subscription = await self.bus.subscribe(command.subject)
                     served.subscriptions.append(subscription)
+                    served.unread += 1
                     tasks.start_soon(self._serve_command, command, subscription, served)
                 task_status.started()
         finally:
             del self._served[node_id]
+            with anyio.move_on_after(_LEAVE_S, shield=True):
+                await self._leave(served)
+            served.all_read.set()
             served.ended.set()
 
     def serves(self, node_id: NodeId) -> bool:
@@ -98,16 +111,24 @@ class ControlPlane:
 
     async def leave(self, node_id: NodeId) -> None:
         """Take no more commands for `node_id`; those at work are finished. The node goes by another id."""
-        served = self._served[node_id]
+        await self._leave(self._served[node_id])
+
+    async def close(self) -> None:
+        """Stop serving; commands still at work are cancelled and answer that the worker is shutting down.
+
+        Who asks later is told by the bus that nobody listens, also while the bus still has something to send.
+        """
+        for served in tuple(self._served.values()):
+            with anyio.move_on_after(_LEAVE_S):
+                await self._leave(served)
+                await served.all_read.wait()
+            served.scope.cancel()
+            await served.ended.wait()
+
+    async def _leave(self, served: "_Served") -> None:
         served.left = True
         for subscription in served.subscriptions:
             await subscription.unsubscribe()
-
-    async def close(self) -> None:
-        """Stop serving; commands still at work are cancelled and answer that the worker is shutting down."""
-        for served in tuple(self._served.values()):
-            served.scope.cancel()
-            await served.ended.wait()
 
     def _commands(self, subjects: NodeSubjects) -> tuple[Command, ...]:
         backends, models = self.backends, self.models
@@ -163,6 +184,7 @@ class ControlPlane:
         async with anyio.create_task_group() as tasks:
             async for message in subscription:
                 tasks.start_soon(self._answer, command, message)
+            served.has_read()
             # Reconnecting is the bus's business. When it gives up, a worker that hears nothing must not live
             # on as if all were well (N-B28).
             if not served.left:

@@ -4,12 +4,15 @@ import json
 from collections.abc import AsyncIterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from localai_worker.adapters.memory.backend import FakeBackend
+from localai_worker.adapters.memory.bus import InMemoryMessageBus
 from localai_worker.adapters.memory.machine import FakeProgram
 from localai_worker.app.testing import GALLERIES, MemoryNode, memory_node
 from localai_worker.app.virtual_time import VIRTUAL_TIME, AnyioBackend
+from localai_worker.domain.errors import NoResponders, RequestTimedOut
 from localai_worker.domain.messages.backend_list import BackendListReply
 from localai_worker.domain.messages.node_status import LoadedModel
 from localai_worker.domain.ports.processes import ProcessExit
@@ -276,6 +279,46 @@ async def test_an_install_cut_by_the_end_of_the_worker_is_answered() -> None:
         await anyio.sleep(60)
     assert len(replies) == 1
     assert "stopped during startup" in replies[0] or "shutting down" in replies[0]
+
+
+async def test_a_worker_that_only_waits_to_send_its_last_words_listens_no_more() -> None:
+    """N-B11: a bus that is away keeps the worker for seconds, and may come back within them."""
+    told: list[type[Exception]] = []
+
+    async def ask(node: MemoryNode) -> None:
+        try:
+            await node.bus.request(node.subjects.models_running, b"{}", timeout_s=60)
+        except (NoResponders, RequestTimedOut) as error:
+            told.append(type(error))
+
+    async with anyio.create_task_group() as tasks, memory_node() as node:
+        bus = node.worker.bus
+        assert isinstance(bus, InMemoryMessageBus)
+        bus.offline = node.bus.offline = True
+        await bus.publish("last.words", b"")
+        node.worker.stop_requested.set()
+        while "deregister" not in node.endpoints:
+            await anyio.sleep(0.1)
+        tasks.start_soon(ask, node)
+        await anyio.sleep(0.1)
+        bus.offline = node.bus.offline = False
+        await anyio.sleep(61)
+    assert told == [NoResponders]
+
+
+async def test_what_came_before_the_worker_left_is_answered(node: MemoryNode) -> None:
+    """N-B11: a request that waits unread when the worker stops listening gets its reply all the same."""
+    replies: list[bytes] = []
+
+    async def ask() -> None:
+        replies.append(await node.bus.request(node.subjects.models_running, b"{}", timeout_s=5))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(ask)
+        await anyio.lowlevel.checkpoint()  # they are delivered, nobody has read them
+        await node.worker.control.close()
+    assert len(replies) == 20
 
 
 async def test_the_frontends_node_stop_ends_the_worker(node: MemoryNode) -> None:
