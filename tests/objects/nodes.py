@@ -1,6 +1,6 @@
 """A node's object cache, stager and janitor over every adapter: memory, a directory, two S3 servers."""
 
-import random
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -150,7 +150,7 @@ class ObjectNode:
     proxy: FaultyProxy | None = None
     clock: HandClock = field(default_factory=HandClock)
     running_models: set[str] = field(default_factory=set)
-    prefix: str = field(default_factory=lambda: f"models/test-{random.getrandbits(48):x}/")
+    prefix: str = field(default_factory=lambda: f"models/test-{uuid.uuid4().hex[:12]}/")
 
     def key(self, rest: str) -> str:
         return self.prefix + rest

@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -12,16 +12,17 @@ from localai_worker.adapters.memory.filesystem import InMemoryFileSystem
 from localai_worker.adapters.memory.open_files import InMemoryOpenFiles
 from localai_worker.domain.object_cache import DownloadFailed
 from localai_worker.domain.ports.filesystem import RootedPath
+from localai_worker.domain.stage_files import UploadFailed
 from tests.objects.nodes import HOUR, Life, ObjectNode, directory_node, memory_node
 
 MIB = 1024 * 1024
-DISK_BYTES = 40 * MIB
-LARGE = 12 * MIB  # three of them fill the disk, with some room for what is small
+DISK_BYTES = 17 * MIB
+LARGE = 5 * MIB  # three of them fill the disk, with some room for what is small
 
 
 @pytest.fixture(params=["memory", "tmpfs"])
 async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectNode]:
-    """A node with a disk of 40 MiB: in memory, or a file system of its own."""
+    """A node with a disk of 17 MiB: in memory, or a file system of its own."""
     if request.param == "memory":
         node = memory_node()
         assert isinstance(node.filesystem, InMemoryFileSystem)
@@ -30,8 +31,15 @@ async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         return
     node = directory_node(tmp_path)
     node.base.mkdir()
+    with disk_at(node.base):
+        yield node
+
+
+@contextmanager
+def disk_at(directory: Path) -> Iterator[None]:
+    """A file system of 17 MiB at `directory`; skips the test where none can be mounted."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(node.base)],
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(directory)],
         capture_output=True,
         text=True,
         check=False,
@@ -39,9 +47,9 @@ async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     if mounted.returncode:
         pytest.skip(f"no file system of its own for the test: {mounted.stderr.strip()}")
     try:
-        yield node
+        yield
     finally:
-        subprocess.run(["umount", str(node.base)], check=True)
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 async def stored(node: ObjectNode, rest: str, size_bytes: int) -> str:
@@ -58,7 +66,7 @@ async def stored(node: ObjectNode, rest: str, size_bytes: int) -> str:
 
 
 async def cached(node: ObjectNode, life: Life, *rests: str) -> list[str]:
-    """Objects of 12 MiB, fetched an hour after each other and long enough ago to be removed."""
+    """Objects of 5 MiB, fetched an hour after each other and long enough ago to be removed."""
     keys = []
     for rest in rests:
         keys.append(await stored(node, rest, LARGE))
@@ -149,7 +157,7 @@ async def test_what_is_left_of_another_download_goes_too(node: ObjectNode) -> No
     """S-K11: what came of a download that nobody went on with."""
     abandoned = RootedPath(node.cache_root, PurePosixPath("models/abandoned/w"))
     async with node.live() as life:
-        part = await node.ranged.assemble(abandoned, version="v", size_bytes=30 * MIB)
+        part = await node.ranged.assemble(abandoned, version="v", size_bytes=14 * MIB)
         part.write_at(0, memoryview(b"x" * MIB))
         await part.keep()
         assert len(node.hidden) == 1
@@ -161,14 +169,31 @@ async def test_what_is_left_of_another_download_goes_too(node: ObjectNode) -> No
 
 async def test_half_of_an_older_version_is_no_reason_to_fail(node: ObjectNode) -> None:
     """S-K05: the object changed while its download waited to go on: what came of the old one gives way."""
-    key = await stored(node, "w", 30 * MIB)
+    key = await stored(node, "w", 14 * MIB)
     place = RootedPath(node.cache_root, PurePosixPath(key))
-    part = await node.ranged.assemble(place, version=f"older {key}", size_bytes=30 * MIB)
+    part = await node.ranged.assemble(place, version=f"older {key}", size_bytes=14 * MIB)
     part.write_at(0, memoryview(b"x" * MIB))
     await part.keep()
     async with node.live() as life:
         await life.cache.ensure(key)
     assert node.names == {key}
+
+
+async def test_a_shared_directory_without_room_takes_nothing_of_an_upload(tmp_path: Path) -> None:
+    """S-1.3.4: the old object stays, no half of the new one; the text says where to make room."""
+    node = directory_node(tmp_path)
+    with disk_at(tmp_path / "store"):
+        key, path = await node.upload("out", b"old"), node.base / "staging" / "out"
+        node.scene.put(path, b"x" * (DISK_BYTES + MIB))
+        async with node.live() as life:
+            with pytest.raises(UploadFailed) as caught:
+                await life.staging.stage(str(path), key)
+        text = str(caught.value)
+        assert text.startswith(f"uploading {path} to {key}: putting object {key}: No space left on device")
+        assert text.endswith("free some room in the directory of LOCALAI_STORAGE_URL")
+        assert await node.stored(key) == b"old"
+        left = [each for each in (tmp_path / "store").rglob("*") if each.is_file()]
+        assert left == [tmp_path / "store" / key]
 
 
 async def fill(node: ObjectNode) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 import anyio
 import pytest
 from anyio import to_thread
+from botocore.exceptions import ClientError
 
 from localai_worker.adapters.s3 import download, upload
+from localai_worker.adapters.s3.failures import code_of
 from localai_worker.adapters.s3.object_store import S3ObjectStore
 from localai_worker.domain.object_cache import DownloadFailed
 from localai_worker.domain.ports.filesystem import RootedPath
@@ -21,7 +23,7 @@ from tests.s3_servers import BUCKET, S3Server
 
 MIB = 1024 * 1024
 SMALL = random.Random(1).randbytes(2 * MIB)
-LARGE = random.Random(2).randbytes(17 * MIB)  # in parts of 5 MiB
+LARGE = random.Random(2).randbytes(11 * MIB)  # in parts of 5 MiB
 CONTENTS = [pytest.param(SMALL, id="one-request"), pytest.param(LARGE, id="in-parts")]
 
 
@@ -56,7 +58,12 @@ async def direct(node: ObjectNode, proxy: FaultyProxy) -> AsyncIterator[S3Object
 
 def uploads_left(node: ObjectNode, direct: S3ObjectStore) -> list[str]:
     """Keys of this test whose upload in parts was neither finished nor aborted."""
-    answer = direct._client.get().list_multipart_uploads(Bucket=BUCKET)
+    try:
+        answer = direct._client.get().list_multipart_uploads(Bucket=BUCKET)
+    except ClientError as error:  # how rclone says that there was none, ever
+        if code_of(error) != "NoSuchUpload":
+            raise
+        return []
     return [each["Key"] for each in answer.get("Uploads", []) if each["Key"].startswith(node.prefix)]
 
 
@@ -159,7 +166,7 @@ async def test_a_store_that_takes_no_more_of_an_upload_is_given_up(
     async with node.live() as life:
         with pytest.raises(UploadFailed, match=rf"{proxy.url}.*LOCALAI_STORAGE_URL"):
             await life.staging.stage(str(path), key)
-    proxy.resume()
+    proxy.release()
     assert await node.stored_keys() == ()
 
 

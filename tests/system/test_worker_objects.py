@@ -1,8 +1,12 @@
 """A real worker process with a real S3 server."""
 
 import random
+import signal
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
@@ -12,8 +16,9 @@ from localai_worker.app.simulator.failures import CommandRefused
 from localai_worker.app.simulator.local_cluster import LocalCluster
 from localai_worker.app.simulator.object_staging import ObjectStager
 from localai_worker.app.simulator.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3_server
+from localai_worker.domain.messages.files import FilesEnsureRequest
 from tests.servers import find_executable, free_port
-from tests.system.nodes import start_node, until
+from tests.system.nodes import PATIENCE_S, start_node, until
 
 
 async def test_a_worker_waits_for_its_store_and_brings_what_changes(
@@ -47,4 +52,28 @@ async def test_a_worker_waits_for_its_store_and_brings_what_changes(
         assert not remote.exists()
         await store.close()
     assert await node.worker.stop() == 0
+    assert "Traceback" not in node.log
+
+
+async def test_a_store_that_never_answers_holds_up_no_end_of_a_worker(cluster: LocalCluster) -> None:
+    """N-B22: what it was asked at the start and by a request waits for it; the signal does not."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        settings = S3Server(silent.getsockname()[1]).settings
+        node = await start_node(cluster, "silenced", settings)
+        request = FilesEnsureRequest(key="models/m/weights").to_wire()
+        replies: list[bytes] = []
+
+        async def ensure() -> None:
+            asking = cluster.frontend.bus.request
+            replies.append(await asking(node.subjects.files_ensure, request, timeout_s=60))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ensure)
+            with ExitStack() as stack:
+                for _ in range(2):
+                    connection, _ = await anyio.to_thread.run_sync(silent.accept)
+                    stack.enter_context(connection)
+                assert await node.signalled(signal.SIGTERM) == 0
+    assert b"this worker is shutting down" in replies[0]
     assert "Traceback" not in node.log

@@ -4,6 +4,7 @@ Keys are paths, as in the frontend's own store of this kind; `a//b` and `a/b` ar
 Source: LocalAI core/services/storage/filesystem.go.
 """
 
+import errno
 import os
 import posixpath
 import secrets
@@ -25,6 +26,7 @@ from ..stoppable import in_stoppable_thread
 
 BLOCK_BYTES = 1024 * 1024
 WHOLE_BYTES = 512 * 1024  # up to here an object is read as it is opened
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DirectoryStoredObject:
@@ -53,6 +55,10 @@ class DirectoryStoredObject:
                     raise ObjectChanged(self._key)  # written in place, or cut
                 target.write_at(at, memoryview(block))
                 at += len(block)
+        if stopped.is_set():
+            return
+        with _failures(f"getting object {self._key}", self._key):
+            _require_unchanged(self._descriptor, self.info, self._key)
 
 
 class DirectoryObjectStore:
@@ -75,8 +81,8 @@ class DirectoryObjectStore:
                 if known is not None and info.version != known.version:
                     raise ObjectChanged(key)
                 whole = os.pread(descriptor, info.size_bytes, 0) if info.size_bytes <= WHOLE_BYTES else None
-                if whole is not None and len(whole) < info.size_bytes:
-                    raise ObjectChanged(key)  # cut meanwhile
+                if whole is not None:
+                    _require_unchanged(descriptor, info, key)
                 return DirectoryStoredObject(key, info, os.dup(descriptor), whole)
 
         return await to_thread.run_sync(begin)
@@ -189,6 +195,12 @@ def _info(status: os.stat_result) -> ObjectInfo:
     return ObjectInfo(status.st_size, etag, status.st_mtime_ns // 10**9)
 
 
+def _require_unchanged(descriptor: int, info: ObjectInfo, key: StagingKey) -> None:
+    """Raise ObjectChanged for a file that was written to while it was read: not everybody renames."""
+    if _info(os.fstat(descriptor)) != info:
+        raise ObjectChanged(key)
+
+
 @contextmanager
 def _failures(operation: str, key: str) -> Iterator[None]:
     try:
@@ -200,4 +212,5 @@ def _failures(operation: str, key: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise ObjectInvalid(operation, f'key "{key}" names a directory') from error
     except OSError as error:
-        raise StoreUnavailable(operation, error.strerror or str(error)) from error
+        remedy = "; free some room in the directory of LOCALAI_STORAGE_URL" if error.errno in _FULL else ""
+        raise StoreUnavailable(operation, (error.strerror or str(error)) + remedy) from error
