@@ -355,3 +355,30 @@ async def test_a_shut_down_cache_fetches_nothing(node: ObjectNode) -> None:
         await life.cache.ensure(key)
     with pytest.raises(ObjectMissing):
         await node.store.head(StagingKey(node.key("absent")))
+
+
+@pytest.mark.parametrize("node", ["directory"], indirect=True)
+async def test_an_object_written_to_while_it_is_read_is_no_mix(
+    node: ObjectNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S-K05: whoever shares the directory may write into the file that is there, under the same size."""
+    old, new = content_of(3_000_000), content_of(3_000_000, b"gfedcba")
+    key = await node.upload("w", old)
+    stored = node.base.parent / "store" / key
+    read = os.pread
+    changed: list[bool] = []
+
+    def read_while_it_changes(descriptor: int, size_bytes: int, at: int) -> bytes:
+        content = read(descriptor, size_bytes, at)
+        if at == 0 and not changed:
+            changed.append(True)
+            with stored.open("r+b") as file:
+                file.write(new)
+        return content
+
+    monkeypatch.setattr(os, "pread", read_while_it_changes)
+    async with node.live() as life:
+        await life.cache.ensure(key)
+    assert changed
+    assert node.cached(key) == new
+    assert node.hidden == []

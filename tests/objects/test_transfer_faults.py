@@ -334,3 +334,28 @@ def in_network(thread: threading.Thread) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+async def test_a_model_deleted_while_it_is_fetched_is_told_and_can_be_had_again(
+    node: ObjectNode, proxy: FaultyProxy
+) -> None:
+    """S-K06, N-B21: the directory goes with what has come; no later byte brings half of it back."""
+    key = await node.upload("w", LARGE)
+    await node.store.close()
+    node.store.inner = S3ObjectStore(bucket_at(proxy.url))
+    proxy.stalls.extend([6 * MIB])
+    async with node.live() as life:
+
+        async def ensure() -> None:
+            with pytest.raises(DownloadFailed, match=f"downloading {key}: cannot write .*No such file"):
+                await life.cache.ensure(key)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ensure)
+            await to_thread.run_sync(proxy.stalled.wait, 20)
+            await life.deleting.delete(node.prefix.removeprefix("models/").rstrip("/"))
+            proxy.release()
+        assert node.names == set()
+        await life.cache.ensure(key)
+    assert node.cached(key) == LARGE
+    assert node.names == {key}

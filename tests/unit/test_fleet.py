@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -14,11 +14,14 @@ from localai_worker.app.simulator.fleet import command as fleet_command
 from localai_worker.app.simulator.fleet.assembly import AssemblyLine
 from localai_worker.app.simulator.fleet.command import Wanted
 from localai_worker.app.simulator.fleet.faults import KINDS, schedule
+from localai_worker.app.simulator.fleet.host import Host
 from localai_worker.app.simulator.fleet.life import Life
 from localai_worker.app.simulator.fleet.plan import Case, Fault, FleetPlan, WrongPlan
 from localai_worker.app.simulator.fleet.replay import Replay
 from localai_worker.app.simulator.fleet.shrink import shrink
 from localai_worker.app.simulator.fleet.simulation import Outcome, play
+from localai_worker.domain.byte_spans import ByteSpan
+from localai_worker.domain.ports.filesystem import RootedPath
 from tests import planted_faults as planted
 
 SMALL = FleetPlan(nodes=3, hours=0.25, seed=3, faults="storm,kill,crash", models=6)
@@ -96,6 +99,42 @@ def test_a_frontend_of_the_other_generation_takes_over_for_a_while() -> None:
     asked = [at_s for at_s, _ in outcome.figures.latencies["models.running"]]
     assert asked
     assert all(600 < at_s < 1500 for at_s in asked)
+
+
+def test_a_worker_that_starts_in_a_partition_is_cut_off_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    born: list[tuple[int, bool]] = []
+    honest = AssemblyLine.begin
+
+    async def begin(self: AssemblyLine, host: Host, *args: Any) -> Life:
+        life = await honest(self, host, *args)
+        born.append((host.number, life.bus.offline))
+        return life
+
+    monkeypatch.setattr(AssemblyLine, "begin", begin)
+    faults = (
+        Fault(at_s=120, kind="bus-partition", nodes=(0,), for_s=300),
+        Fault(at_s=130, kind="bus-partition", nodes=(0,), for_s=20),
+        Fault(at_s=200, kind="reboot", nodes=(0, 1), for_s=5),
+        Fault(at_s=500, kind="reboot", nodes=(0,), for_s=5),
+    )
+    outcome = play(Case(plan=FleetPlan(nodes=2, hours=0.75, seed=1, models=6), faults=faults))
+    assert outcome.violation is None
+    assert born[2:] == [(0, True), (1, False), (0, False)]
+
+
+async def test_a_killed_worker_holds_no_file_any_more() -> None:
+    """The next one goes on with what it was writing, over HTTP and from the object store."""
+    host = Host(1, FleetPlan().random("host"), has_store=True)
+    place = RootedPath(Path("/node/models"), PurePosixPath("phi.gguf"))
+    await host.filesystem.make_directory(place.root)
+    for held in (0, 4):
+        upload = await host.filesystem.open_partial(place, sha256="a" * 64, total_bytes=9)
+        fetched = await host.ranged.assemble(place, version="1", size_bytes=9)
+        assert upload.size_bytes == held
+        assert fetched.missing == (ByteSpan(held, 9),)
+        await upload.write(b"phi-")
+        fetched.write_at(0, memoryview(b"phi-"))
+        host.worker_died()
 
 
 def test_another_seed_gives_another_history() -> None:

@@ -55,6 +55,10 @@ class DirectoryStoredObject:
                     raise ObjectChanged(self._key)  # written in place, or cut
                 target.write_at(at, memoryview(block))
                 at += len(block)
+        if stopped.is_set():
+            return
+        with _failures(f"getting object {self._key}", self._key):
+            _require_unchanged(self._descriptor, self.info, self._key)
 
 
 class DirectoryObjectStore:
@@ -77,8 +81,8 @@ class DirectoryObjectStore:
                 if known is not None and info.version != known.version:
                     raise ObjectChanged(key)
                 whole = os.pread(descriptor, info.size_bytes, 0) if info.size_bytes <= WHOLE_BYTES else None
-                if whole is not None and len(whole) < info.size_bytes:
-                    raise ObjectChanged(key)  # cut meanwhile
+                if whole is not None:
+                    _require_unchanged(descriptor, info, key)
                 return DirectoryStoredObject(key, info, os.dup(descriptor), whole)
 
         return await to_thread.run_sync(begin)
@@ -189,6 +193,12 @@ class DirectoryObjectStore:
 def _info(status: os.stat_result) -> ObjectInfo:
     etag = f"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
     return ObjectInfo(status.st_size, etag, status.st_mtime_ns // 10**9)
+
+
+def _require_unchanged(descriptor: int, info: ObjectInfo, key: StagingKey) -> None:
+    """Raise ObjectChanged for a file that was written to while it was read: not everybody renames."""
+    if _info(os.fstat(descriptor)) != info:
+        raise ObjectChanged(key)
 
 
 @contextmanager
