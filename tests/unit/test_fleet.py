@@ -243,6 +243,12 @@ def test_a_file_that_is_no_replay_is_refused(tmp_path: Path, content: str) -> No
         Replay.load(file)
 
 
+def test_a_frontend_that_is_replaced_just_before_the_faults_end_comes_back_in_time() -> None:
+    plan = FleetPlan(nodes=1, hours=0.1, models=6)
+    replaced = Fault(at_s=210, kind="frontend-replaced", for_s=4)
+    assert play(Case(plan=plan, faults=(replaced,))).violation is None
+
+
 @pytest.mark.parametrize(
     "kinds", ["", "frontend-replaced", "store-offline,slow-store", "lying-store,changed-object"]
 )

@@ -94,9 +94,10 @@ class FaultPlayer:
         await self.fleet.restart_frontend(fault.for_s)
 
     async def frontend_replaced(self, _hosts: list[Host], fault: Fault) -> None:
-        await self.fleet.restart_frontend(_REPLACED_S, replaced=True)
-        await anyio.sleep(fault.for_s - 2 * _REPLACED_S)
-        await self.fleet.restart_frontend(_REPLACED_S, replaced=True)
+        nobody_s = min(_REPLACED_S, fault.for_s / 2)  # a fault that meets the end of all faults is cut short
+        await self.fleet.restart_frontend(nobody_s, replaced=True)
+        await anyio.sleep(fault.for_s - 2 * nobody_s)
+        await self.fleet.restart_frontend(nobody_s, replaced=True)
 
     async def registry_wiped(self, _hosts: list[Host], fault: Fault) -> None:
         await self.fleet.restart_frontend(fault.for_s, wiped=True)
