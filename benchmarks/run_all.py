@@ -1,4 +1,4 @@
-"""Run every benchmark and rewrite the tables in docs/benchmarks.md."""
+"""Run every benchmark, or those that are named, and rewrite their tables in docs/benchmarks.md."""
 
 import argparse
 import json
@@ -24,21 +24,29 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Each benchmark in a process of its own, one after another."""
+    """Each benchmark in a process of its own, one after another; a table is written as soon as it is there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run_all")
+    parser.add_argument("names", nargs="*", choices=(*BENCHMARKS, []), help="all of them by default")
     parser.add_argument("--quick", action="store_true")
-    quick = ["--quick"] if parser.parse_args().quick else []
-    tables = []
-    for name in BENCHMARKS:
+    asked = parser.parse_args()
+    quick = ["--quick"] if asked.quick else []
+    for name in asked.names or BENCHMARKS:
         ran = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", *quick], cwd=_ROOT, stdout=subprocess.PIPE, text=True
         )
         print(ran.stdout)
         if ran.returncode:
             sys.exit(f"benchmarks.{name} failed with exit code {ran.returncode}")
-        tables.append(_table(json.loads(ran.stdout.splitlines()[-1]), quick))
-    head = _PAGE.read_text().partition(_MARK)[0]
-    _PAGE.write_text(f"{head}{_MARK}\n\n" + "\n".join(tables))
+        _write(name, _table(json.loads(ran.stdout.splitlines()[-1]), quick))
+
+
+def _write(name: str, table: str) -> None:
+    """Put `table` on the page in place of the one of that name."""
+    head, _, tables = _PAGE.read_text().partition(_MARK)
+    sections = {part.split("\n", 1)[0]: f"## {part.strip()}\n" for part in tables.split("## ")[1:]}
+    sections[name] = table
+    text = "\n".join(sections[each] for each in BENCHMARKS if each in sections)
+    _PAGE.write_text(f"{head}{_MARK}\n\n{text}")
 
 
 def _table(result: dict[str, Any], quick: list[str]) -> str:
