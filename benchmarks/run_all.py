@@ -24,7 +24,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Each benchmark in a process of its own, one after another; a table is written as soon as it is there."""
+    """Each in a process of its own, one after another; a table is written as soon as it is there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run_all")
     parser.add_argument("names", nargs="*", choices=(*BENCHMARKS, []), help="all of them by default")
     parser.add_argument("--quick", action="store_true")

@@ -14,16 +14,15 @@ import asyncio
 import inspect
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import anyio
-from anyio._backends import _asyncio as anyio_asyncio
-from anyio._core import _eventloop as anyio_eventloop
+
+from .anyio_in_virtual_time import as_it_was_afterwards, number_scopes, settle_on
 
 AnyioBackend = tuple[str, dict[str, Any]]
 Result = TypeVar("Result")
@@ -193,48 +192,9 @@ def run_in_virtual_time(main: Callable[..., Awaitable[Result]], *args: object) -
     """
 
     async def within() -> Result:
-        anyio_eventloop.current_async_library = lambda: "asyncio"
+        settle_on(asyncio.get_running_loop())
         return await main(*args)
 
-    with _numbered_scopes(), _asked_again():
+    with as_it_was_afterwards():
+        number_scopes()
         return anyio.run(within, backend_options={"loop_factory": VirtualTimeLoop})
-
-
-@contextmanager
-def _numbered_scopes() -> Iterator[None]:
-    """Have anyio's cancel scopes hash by a number instead of by their address.
-
-    A scope keeps its children in a set; the order in which it cancels them would differ from run to run.
-    anyio has no hook for that, so the class is replaced for the time being (tests/unit/test_virtual_time.py
-    notices when it moves).
-    """
-    plain = anyio_asyncio.CancelScope
-    numbers = itertools.count(1)
-
-    class NumberedScope(plain):  # type: ignore[misc, valid-type]
-        __slots__ = ("_number",)
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            self._number = next(numbers)
-
-        def __hash__(self) -> int:
-            return self._number
-
-    anyio_asyncio.CancelScope = NumberedScope  # type: ignore[misc]
-    try:
-        yield
-    finally:
-        anyio_asyncio.CancelScope = plain  # type: ignore[misc]
-
-
-@contextmanager
-def _asked_again() -> Iterator[None]:
-    """Have anyio ask again afterwards which library's loop runs: within, it is spared the question, which it
-    puts at every sleep and checkpoint.
-    """
-    asks = anyio_eventloop.current_async_library
-    try:
-        yield
-    finally:
-        anyio_eventloop.current_async_library = asks

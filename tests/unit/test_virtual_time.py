@@ -77,11 +77,20 @@ def test_anyio_is_as_it_was_afterwards() -> None:
     async def waits() -> None:
         await anyio.Event().wait()
 
-    before = anyio_asyncio.CancelScope, anyio_eventloop.current_async_library
+    def parts() -> list[object]:
+        return [
+            anyio_asyncio.CancelScope,
+            anyio_asyncio.current_task,
+            anyio_asyncio.sleep,
+            vars(anyio_asyncio.AsyncIOBackend)["current_time"],
+            anyio_eventloop.current_async_library,
+        ]
+
+    before = parts()
     run_in_virtual_time(hours)
     with pytest.raises(RuntimeError, match="would hang for ever"):
         run_in_virtual_time(waits)
-    assert (anyio_asyncio.CancelScope, anyio_eventloop.current_async_library) == before
+    assert parts() == before
 
 
 def test_callbacks_run_in_the_order_of_their_time_and_a_cancelled_or_failing_one_ends_nothing() -> None:
