@@ -59,9 +59,9 @@ def settle_on(loop: asyncio.AbstractEventLoop) -> None:
     at every sleep, checkpoint and look at the clock.
     """
     anyio_eventloop.current_async_library = lambda: "asyncio"
-    anyio_asyncio.current_task = lambda _loop=None: asyncio.current_task(loop)  # type: ignore[assignment,misc]
-    anyio_asyncio.AsyncIOBackend.current_time = staticmethod(loop.time)  # type: ignore[method-assign,assignment]
-    anyio_asyncio.sleep = _sleep_in(loop)  # type: ignore[assignment]
+    vars(anyio_asyncio)["current_task"] = lambda _loop=None: asyncio.current_task(loop)
+    vars(anyio_asyncio)["sleep"] = _sleep_in(loop)
+    anyio_asyncio.AsyncIOBackend.current_time = staticmethod(loop.time)  # type: ignore[method-assign]
 
 
 def _sleep_in(loop: asyncio.AbstractEventLoop) -> Callable[[float], Awaitable[None]]:

@@ -78,11 +78,11 @@ def test_anyio_is_as_it_was_afterwards() -> None:
         await anyio.Event().wait()
 
     def parts() -> list[object]:
+        names = ("CancelScope", "current_task", "sleep")
+        of_the_backend = vars(anyio_asyncio.AsyncIOBackend)["current_time"]
         return [
-            anyio_asyncio.CancelScope,
-            anyio_asyncio.current_task,
-            anyio_asyncio.sleep,
-            vars(anyio_asyncio.AsyncIOBackend)["current_time"],
+            *(vars(anyio_asyncio)[name] for name in names),
+            of_the_backend,
             anyio_eventloop.current_async_library,
         ]
 
