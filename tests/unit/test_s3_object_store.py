@@ -408,3 +408,21 @@ def test_a_bucket_is_told_without_its_keys() -> None:
     assert str(bucket) == 'bucket "models" at http://minio:9000'
     assert "s3cr3t" not in repr(bucket)
     assert "AKIA" not in repr(bucket)
+
+
+def test_a_silent_store_is_not_asked_for_every_upload_that_is_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bucket = Bucket(
+        f"http://127.0.0.1:{free_port()}", BUCKET, "us-east-1", ACCESS_KEY, SECRET_KEY, connect_s=2
+    )
+    client = LazyClient(bucket)
+    left = LeftParts(bucket, client)
+    for number in range(2):
+        left.give_up(StagingKey("models/phi-4"), f"upload-{number}")
+    caplog.clear()
+    left.try_again()
+    assert [record.levelname for record in caplog.records if "parts are left" in record.message] == [
+        "WARNING"
+    ]
+    client.close()

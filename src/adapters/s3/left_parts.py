@@ -27,18 +27,21 @@ class LeftParts:
         self._abort(key, upload_id)
 
     def try_again(self) -> None:
-        """Abort what could not be aborted before. Blocks."""
+        """Abort what could not be aborted before, until the store does not answer. Blocks."""
         with self._lock:
             left = tuple(self._left)
         for key, upload_id in left:
-            self._abort(key, upload_id)
+            if not self._abort(key, upload_id):
+                return  # the rest would wait for the same silence, one after the other
 
-    def _abort(self, key: StagingKey, upload_id: str) -> None:
+    def _abort(self, key: StagingKey, upload_id: str) -> bool:
+        """Whether the store answered."""
         try:
             self._client.get().abort_multipart_upload(Bucket=self._bucket.name, Key=key, UploadId=upload_id)
         except (BotoCoreError, ClientError, OSError) as error:
             if not isinstance(error, ClientError) or code_of(error) != "NoSuchUpload":
                 log.warning("parts are left in %s: key=%s error=%s", self._bucket, key, error)
-                return
+                return isinstance(error, ClientError)
         with self._lock:
             self._left.discard((key, upload_id))
+        return True
