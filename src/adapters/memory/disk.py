@@ -96,6 +96,17 @@ class Disk:
         if isinstance(node, DirectoryNode) and not node.entries:
             self.tree.detach(real)
 
+    def target_of(self, place: RootedPath) -> PurePosixPath:
+        """The real path at which a file for `place` can come in, its directory made."""
+        self.beneath(place)
+        if not place.relative.name:
+            raise FileUnwritable(place.path, "is a directory")
+        parent = self.beneath(RootedPath(place.root, place.relative.parent))
+        self.make_directories(Path(parent))
+        target = parent / place.relative.name
+        self.require_place_for_file(place.path, target)
+        return target
+
     def make_directories(self, path: Path, mode: int = NEW_DIRECTORY_MODE) -> None:
         """Create `path` and its missing parents."""
         for directory in (*reversed(path.parents), path):

@@ -190,7 +190,7 @@ class InMemoryFileSystem:
 
     async def open_incoming(self, place: RootedPath, *, mode: int = 0o644) -> InMemoryIncomingFile:
         await checkpoint()
-        target = self._target_of(place)
+        target = self._disk.target_of(place)
         hidden = target.with_name(self._disk.hidden_name(target.name))
         return InMemoryIncomingFile(self._disk, place.path, target, hidden, mode, b"")
 
@@ -236,7 +236,7 @@ class InMemoryFileSystem:
         self, place: RootedPath, *, sha256: str, total_bytes: int, mode: int = 0o644
     ) -> InMemoryPartialFile:
         await checkpoint()
-        target = self._target_of(place)
+        target = self._disk.target_of(place)
         holder = target.with_name(partial_directory_name(target.name))
         if holder in self._disk.locked:
             raise FileInUse(place.path)
@@ -280,17 +280,6 @@ class InMemoryFileSystem:
             return None
         found = self._tree.walk(real)
         return tuple(path.relative_to(real) for path, node in found if not isinstance(node, DirectoryNode))
-
-    def _target_of(self, place: RootedPath) -> PurePosixPath:
-        """The real path at which a file for `place` can come in, its directory made."""
-        self._disk.beneath(place)
-        if not place.relative.name:
-            raise FileUnwritable(place.path, "is a directory")
-        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
-        self._disk.make_directories(Path(parent))
-        target = parent / place.relative.name
-        self._disk.require_place_for_file(place.path, target)
-        return target
 
     def _partial_directory(self, place: RootedPath) -> PurePosixPath | None:
         """Where a partial file of `place` lies if there is one; None when there can be none."""

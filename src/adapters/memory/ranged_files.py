@@ -139,7 +139,7 @@ class InMemoryRangedFiles:
 
     async def assemble(self, place: RootedPath, *, version: str, size_bytes: int) -> InMemoryAssembledFile:
         await checkpoint()
-        target = self._entry(place)
+        target = self._disk.target_of(place)
         hidden = target.with_name(private_name(target.name, "ranges"))
         kept = self._found(hidden)
         if kept is not None and kept.busy:
@@ -160,7 +160,7 @@ class InMemoryRangedFiles:
     ) -> InMemoryWholeFile:
         await checkpoint()
         approve(content)
-        target = self._entry(place)
+        target = self._disk.target_of(place)
         self._disk.require_room(place.path, len(content))
         node = self._disk.tree.new_file(content, 0o644)
         self._disk.tree.attach(target, node)
@@ -182,17 +182,6 @@ class InMemoryRangedFiles:
     async def real_paths(self, *paths: Path) -> tuple[Path, ...]:
         await checkpoint()
         return tuple(Path(self._disk.tree.real(path)) for path in paths)
-
-    def _entry(self, place: RootedPath) -> PurePosixPath:
-        """The real path of the file that is to appear; its parents are made."""
-        self._disk.beneath(place)
-        if not place.relative.name:
-            raise FileUnwritable(place.path, "is a directory")
-        parent = self._disk.beneath(RootedPath(place.root, place.relative.parent))
-        self._disk.make_directories(Path(parent))
-        target = parent / place.relative.name
-        self._disk.require_place_for_file(place.path, target)
-        return target
 
     def _found(self, hidden: PurePosixPath) -> _Kept | None:
         kept = self._kept.get(hidden)
